@@ -1,0 +1,14 @@
+"""The registry: the word on the wire -> its adapter. Adapters import nothing but the standard library."""
+
+from messengers.base import Messenger
+from messengers.sandbox import Sandbox
+from messengers.telegram import Telegram
+from messengers.viber import Viber
+from messengers.whatsapp import WhatsApp
+
+MESSENGERS: dict[str, type[Messenger]] = {
+    "telegram": Telegram,
+    "viber": Viber,
+    "whatsapp": WhatsApp,
+    "sandbox": Sandbox,
+}

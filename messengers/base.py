@@ -1,0 +1,196 @@
+"""What an adapter takes and gives: plain values, no I/O.
+
+An adapter turns an `Outbound` into a `Request` and a `Reply` into an `Outcome`. It opens no socket, never sleeps and
+knows no queue, so it can be tested with literals and carried by any HTTP client.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, ClassVar, Literal, Protocol, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A pre-approved WhatsApp template; `components` goes out as the client gave it."""
+
+    name: str
+    language: str
+    components: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """One message to one address. `key` is the same on every attempt."""
+
+    to: str
+    text: str = field(repr=False)
+    key: str
+    template: Template | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One HTTP call. URL and headers may hold a token, the body somebody's words: none of them is shown."""
+
+    method: Literal["GET", "POST"]
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    json: Mapping[str, Any] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One entry for the sandbox's own inbox; no network is involved."""
+
+    to: str
+    text: str = field(repr=False)
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came back. Header names are lower case; `at` is when it came, aware UTC."""
+
+    status: int
+    body: bytes = field(default=b"", repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def object(self) -> dict[str, Any]:
+        """The body as a JSON object; {} when it is anything else."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    def retry_after_s(self) -> float | None:
+        """Seconds named by the Retry-After header, given as seconds or as an HTTP date.
+
+        https://www.rfc-editor.org/rfc/rfc9110#field.retry-after
+        """
+        value = self.headers.get("retry-after", "").strip()
+        if value.isascii() and value.isdigit() and len(value) < 10:
+            return float(value)
+        try:
+            moment = parsedate_to_datetime(value)
+        except (ValueError, TypeError, IndexError, OverflowError):
+            return None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - self.at).total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class NoReply:
+    """No answer. `left` is False when nothing can have left (no connection), True when it may have arrived."""
+
+    left: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The messenger took it. `provider_id` is the messenger's own id, as text: some pass 2**53."""
+
+    provider_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Not now. `after_s` is a wait that the messenger named; `pauses` says what else has to wait.
+
+    `pauses="account"`: everything of this account (429, refused token); `"recipient"`: this pair only. Either way the
+    delivery waits without using up an attempt. `moved_to`: the address to use from now on.
+    """
+
+    reason: str
+    after_s: float | None = None
+    pauses: Literal["account", "recipient"] | None = None
+    moved_to: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A permanent no: sending the same again cannot help."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unclear:
+    """An answer that proves nothing. Counts as no answer."""
+
+    reason: str
+
+
+Outcome = Sent | Retry | Rejected | Unclear
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who an account is, in the messenger's own words."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody who has written to an account, so that can be written to. `to` is the recipient's `uuid`."""
+
+    to: str
+    name: str
+
+
+def by_status(reply: Reply, why: str = "") -> Outcome:
+    """The outcome when only the HTTP status is left to judge by.
+
+    429 pauses the account, 5xx is tried again, any other 4xx is final. A 2xx that nobody could make out is no proof of
+    sending.
+    """
+    reason = why or f"HTTP {reply.status}"
+    if reply.status == 429:
+        return Retry(reason, after_s=reply.retry_after_s(), pauses="account")
+    if 500 <= reply.status <= 599:
+        return Retry(reason, after_s=reply.retry_after_s())
+    if 400 <= reply.status <= 499:
+        return Rejected(reason)
+    return Unclear(why or f"HTTP {reply.status} with an answer that could not be read")
+
+
+class Messenger(Protocol):
+    """An outside network. One instance is one account on it."""
+
+    name: ClassVar[str]
+    """The word on the wire: `service`."""
+    needs: ClassVar[tuple[str, ...]]
+    """Settings without which it is not offered."""
+    idempotent: ClassVar[bool]
+    """True when the provider drops a second request with the same key."""
+    has_receipts: ClassVar[bool]
+    """True when the provider reports delivery later; an unknown outcome may then still be settled."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self | None:
+        """The account that `env` describes, or None when something in `needs` is missing."""
+
+    def check_recipient(self, uuid: str) -> str | None:
+        """What is wrong with this address, or None."""
+
+    def check_text(self, text: str) -> str | None:
+        """Why this text cannot be sent here, or None."""
+
+    def request(self, out: Outbound) -> Request | Note:
+        """The call that sends `out`."""
+
+    def read(self, reply: Reply) -> Outcome:
+        """What `reply` means. Total: any status with any body gives an outcome."""
+
+    def whoami(self) -> Request | None:
+        """A call that changes nothing and proves the settings, or None when there is nothing to ask."""
+
+    def read_whoami(self, reply: Reply) -> Identity | Retry | Rejected | Unclear:
+        """What `reply` to `whoami` says."""

@@ -1,0 +1,1 @@
+"""Postrider: a self-hosted, scheduled multi-messenger dispatcher on Redis Queue."""

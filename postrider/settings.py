@@ -1,0 +1,227 @@
+"""The environment and `.env`, made into one frozen `Settings`. Nobody else reads the environment.
+
+The environment beats `.env`; an empty value counts as unset; `NAME_FILE` may name a file that holds the secret `NAME`.
+"""
+
+import os
+import zoneinfo
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+
+from dotenv import dotenv_values
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+
+from postrider.errors import Misconfigured
+
+DAY_S = 86_400
+
+
+def _known_zone(name: str) -> str:
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(
+            f"{name!r} is no time zone; use an IANA name such as Europe/Berlin"
+        ) from None
+    return name
+
+
+def _switch(value: object) -> object:
+    return {"on": True, "off": False}.get(str(value).lower(), value)
+
+
+def _host_port(bind: str) -> str:
+    host, colon, port = bind.rpartition(":")
+    if not (colon and host and port.isdigit() and 0 < int(port) < 65_536):
+        raise ValueError("write it as HOST:PORT, for example 127.0.0.1:5000")
+    return bind
+
+
+Switch = Annotated[bool, BeforeValidator(_switch)]
+Url = Annotated[str, Field(pattern=r"^https?://[^/\s]+(/\S*)?$")]
+
+
+class Settings(BaseModel):
+    """Every setting, its default, its unit. A field `tz` is the variable `TZ`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    # service
+    api_user: Annotated[str, Field(pattern=r"^[^:\s]+$")] = "postrider"
+    """Name of the one user of the basic-auth API."""
+    api_password: SecretStr | None = None
+    """Password of that user; `./run.sh` makes one."""
+    bind: Annotated[str, AfterValidator(_host_port)] = "127.0.0.1:5000"
+    """Address and port of the API."""
+    api_processes: PositiveInt = 2
+    """API processes."""
+    public_url: Url | None = None
+    """How the outside reaches the API; messengers' webhooks go there."""
+    tz: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+    """Zone of a `send_at` without offset, and of the times in the lists."""
+    data_dir: Path = Path("data")
+    """Where the embedded Redis keeps its file."""
+    max_recipients: PositiveInt = 100_000
+    """Recipients in one message."""
+    max_body_bytes: PositiveInt = 32 * 1024 * 1024
+    """Bytes of one request body."""
+    max_ahead_days: PositiveInt = 3660
+    """How far ahead a message may be scheduled, in days."""
+    tls_cert_file: Path | None = None
+    """Certificate (PEM) for HTTPS."""
+    tls_key_file: Path | None = None
+    """Its private key (PEM)."""
+    tls_verify: Switch = True
+    """Check messengers' certificates."""
+    sandbox: Switch = True
+    """Offer the `sandbox` messenger."""
+
+    # Redis
+    redis_url: SecretStr | None = None
+    """`redis://`, `rediss://` or `unix://`; unset: an embedded one."""
+    durability: Literal["everysec", "none"] = "everysec"
+    """`everysec`: an append-only file is demanded; `none`: a Redis without one is accepted."""
+    redis_maxmemory: PositiveInt | None = None
+    """Bytes the embedded Redis may use; unset: half of the memory."""
+
+    # sending
+    workers: Annotated[int, Field(ge=0)] = 2
+    """Worker processes; 0 starts none."""
+    worker_concurrency: PositiveInt = 100
+    """Sends under way at once in one worker."""
+    retry_count: Annotated[int, Field(ge=0)] = 5
+    """Tries after the first one."""
+    retry_interval: PositiveFloat = 10
+    """Seconds before the first retry; doubles each time, up to an hour."""
+    unknown_grace: Annotated[float, Field(ge=0, le=30)] = 15
+    """Seconds in which a receipt may settle a send that got no answer."""
+    delete_finished_timeout: PositiveInt = 7 * DAY_S
+    """Seconds a finished delivery stays to be seen."""
+    delete_failed_timeout: PositiveInt = 30 * DAY_S
+    """Seconds a failed delivery stays to be seen."""
+
+    # telegram
+    telegram_bot_token: SecretStr | None = None
+    """Token from @BotFather."""
+    telegram_api_url: Url = "https://api.telegram.org"
+    """Bot API server."""
+
+    # viber
+    viber_auth_token: SecretStr | None = None
+    """Token of the bot."""
+    viber_sender_name: Annotated[str, Field(max_length=28)] = "Postrider"
+    """Name shown with each message, at most 28 characters."""
+    viber_api_url: Url = "https://chatapi.viber.com"
+    """Viber REST API."""
+
+    # whatsapp
+    whatsapp_access_token: SecretStr | None = None
+    """Cloud API access token."""
+    whatsapp_phone_number_id: Annotated[str, Field(pattern=r"^\d+$")] | None = None
+    """Id of the sending number."""
+    whatsapp_api_url: Url = "https://graph.facebook.com"
+    """Graph API."""
+    whatsapp_api_version: Annotated[str, Field(pattern=r"^v\d+\.\d+$")] = "v23.0"
+    """Graph API version."""
+
+    groups: ClassVar[dict[str, str]] = {
+        "api_user": "service",
+        "redis_url": "Redis",
+        "workers": "sending",
+        "telegram_bot_token": "telegram",
+        "viber_auth_token": "viber",
+        "whatsapp_access_token": "whatsapp",
+    }
+    """First field of each group -> the group's name, for the documentation."""
+
+    @classmethod
+    def from_env(
+        cls, environ: Mapping[str, str] = os.environ, env_file: Path | None = Path(".env")
+    ) -> Self:
+        """The settings of this process.
+
+        Raises Misconfigured with every fault at once.
+        """
+        found: dict[str, str | None] = dict(dotenv_values(env_file)) if env_file else {}
+        found.update(environ)
+        values: dict[str, Any] = {}
+        faults: list[str] = []
+        for field, info in cls.model_fields.items():
+            name = field.upper()
+            if found.get(name):
+                values[field] = found[name]
+            elif (path := found.get(f"{name}_FILE")) and SecretStr in get_args(info.annotation):
+                try:
+                    values[field] = Path(path).read_text(encoding="utf-8").strip()
+                except (OSError, UnicodeDecodeError) as error:
+                    faults.append(f"{name}_FILE: cannot read {path}: {error}")
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            for fault in error.errors(include_input=False, include_url=False):
+                name = str(fault["loc"][0]).upper() if fault["loc"] else "settings"
+                faults.append(f"{name}: {fault['msg'].removeprefix('Value error, ')}")
+            raise Misconfigured(*faults) from None
+        if faults:
+            raise Misconfigured(*faults)
+        return settings
+
+    @model_validator(mode="after")
+    def _tls_comes_in_pairs(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("TLS_CERT_FILE and TLS_KEY_FILE: set both, or neither")
+        return self
+
+    @property
+    def host(self) -> str:
+        """The host part of `bind`."""
+        return self.bind.rpartition(":")[0]
+
+    @property
+    def port(self) -> int:
+        """The port part of `bind`."""
+        return int(self.bind.rpartition(":")[2])
+
+    @property
+    def url(self) -> str:
+        """How this machine reaches the API."""
+        scheme = "https" if self.tls_cert_file else "http"
+        host = "127.0.0.1" if self.host in {"0.0.0.0", "[::]"} else self.host  # noqa: S104 - compared, not bound
+        return f"{scheme}://{host}:{self.port}"
+
+    @property
+    def redis_socket(self) -> Path:
+        """Socket of the embedded Redis."""
+        return (self.data_dir / "redis.sock").resolve()
+
+    @property
+    def redis_address(self) -> str:
+        """URL of the Redis to use: `REDIS_URL`, else the embedded one. May hold a password."""
+        if self.redis_url is not None:
+            return self.redis_url.get_secret_value()
+        return f"unix://{self.redis_socket}"
+
+    def messenger_env(self) -> dict[str, str]:
+        """What adapters are made from: every set setting by its variable name, secrets in clear."""
+        env: dict[str, str] = {}
+        for field in type(self).model_fields:
+            value = getattr(self, field)
+            if isinstance(value, SecretStr):
+                env[field.upper()] = value.get_secret_value()
+            elif isinstance(value, bool):
+                env[field.upper()] = "on" if value else "off"
+            elif value is not None:
+                env[field.upper()] = str(value)
+        return env
