@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +23,12 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """One message to one address. `key` is the same on every attempt."""
+    """One message to one address. `key` is the same every time; `nth` counts the times, from 1."""
 
     to: str
     text: str = field(repr=False)
     key: str
+    nth: int = 1
     template: Template | None = field(default=None, repr=False)
 
 
@@ -48,6 +49,7 @@ class Note:
     to: str
     text: str = field(repr=False)
     key: str
+    nth: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,3 +196,20 @@ class Messenger(Protocol):
 
     def read_whoami(self, reply: Reply) -> Identity | Retry | Rejected | Unclear:
         """What `reply` to `whoami` says."""
+
+
+@runtime_checkable
+class Webhook(Protocol):
+    """What an adapter has besides when its messenger calls us."""
+
+    def webhook_request(self, url: str) -> Request:
+        """The call that makes the messenger post to `url`."""
+
+    def read_webhook(self, reply: Reply) -> Identity | Retry | Rejected | Unclear:
+        """Whether it will."""
+
+    def authentic(self, headers: Mapping[str, str], body: bytes, now: datetime) -> bool:
+        """Whether the messenger signed these raw bytes. A malformed header is False. Names are lower case."""
+
+    def people(self, body: bytes) -> list[Person]:
+        """Who wrote, if anybody did."""

@@ -1,0 +1,211 @@
+"""The `postrider` command: one function per subcommand, each giving the exit code."""
+
+import argparse
+import http.client
+import os
+import shlex
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from postrider import embedded
+from postrider.errors import Misconfigured
+from postrider.settings import Settings
+
+REDIS_WAIT_S = 30
+PORT_WAIT_S = 3
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every subcommand carries its function as `run`."""
+    parser = argparse.ArgumentParser(
+        prog="postrider", description="A self-hosted, scheduled multi-messenger dispatcher."
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    processes = {
+        redis: "serve DATA_DIR with the embedded Redis",
+        api: "serve the HTTP API",
+        worker: "send what is due",
+    }
+    for run, what in processes.items():
+        commands.add_parser(run.__name__, help=what, description=what).set_defaults(run=run)
+
+    # What ./run.sh asks for, and nobody else: no help, so that they are not listed.
+    for run in (preflight, supervise, await_ready):
+        commands.add_parser(run.__name__.replace("_", "-")).set_defaults(run=run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 for done, 1 for failed, 2 for settings or a Redis that we refuse: one fault a line."""
+    args = build_parser().parse_args(argv)
+    started_at = time.monotonic()
+    try:
+        return int(args.run(args))
+    except Misconfigured as error:
+        for fault in error.faults:
+            sys.stderr.write(f"postrider: {fault}\n")
+        return 2
+    finally:
+        if _is_supervised():  # it restarts at once what could not start; once a second will do
+            time.sleep(max(0, started_at + 1 - time.monotonic()))
+
+
+def redis(_: argparse.Namespace) -> int:
+    """The embedded Redis: becomes the server, so that signals reach it."""
+    _end_with_supervisor()
+    return embedded.run(Settings.from_env())
+
+
+def api(_: argparse.Namespace) -> int:
+    """The API: becomes gunicorn."""
+    _end_with_supervisor()
+    settings = Settings.from_env()
+    _demand_redis(settings)
+    flags = ["--bind", settings.bind, "--workers", str(settings.api_processes)]
+    if settings.tls_cert_file and settings.tls_key_file:
+        flags += [
+            "--certfile",
+            str(settings.tls_cert_file),
+            "--keyfile",
+            str(settings.tls_key_file),
+        ]
+    # By path: imported by name, it would bring all of postrider.web into the parent process.
+    flags += ["--config", f"file:{Path(__file__).parent / 'web' / 'gunicorn.py'}"]
+    command = [sys.executable, "-m", "gunicorn", *flags, "app:app"]
+    os.execv(sys.executable, command)  # noqa: S606 - no shell is the point
+
+
+def worker(_: argparse.Namespace) -> int:
+    """One worker process."""
+    _end_with_supervisor()
+    settings = Settings.from_env()
+    _demand_redis(settings)
+    from postrider.worker import run  # noqa: PLC0415 - the other commands start without it
+
+    return run(settings)
+
+
+def preflight(_: argparse.Namespace) -> int:
+    """Refuses what cannot come up, before anything is started; prints what ./run.sh needs to know."""
+    settings = Settings.from_env()
+    faults = []
+    if settings.api_password is None:
+        faults.append("API_PASSWORD is not set: choose one, in .env or in the environment")
+    files = filter(None, (settings.tls_cert_file, settings.tls_key_file))
+    faults += [f"TLS: cannot read {path}" for path in files if not os.access(path, os.R_OK)]
+    try:
+        _demand_free_port(settings)
+        if settings.redis_url is None:
+            embedded.preflight(settings)
+        else:
+            _demand_redis(settings, timeout_s=5)
+    except Misconfigured as error:
+        faults += error.faults
+    if faults:
+        raise Misconfigured(*faults)
+    told = {
+        "URL": settings.url,
+        "API_PROCESSES": settings.api_processes,
+        "WORKERS": settings.workers,
+        "EMBEDDED_REDIS": str(settings.redis_url is None).lower(),
+        "SANDBOX": "on" if settings.sandbox else "off",
+    }
+    for name, value in told.items():
+        sys.stdout.write(f"{name}={shlex.quote(str(value))}\n")
+    return 0
+
+
+def supervise(_: argparse.Namespace) -> int:
+    """supervisord on the spot, except that it ends with ./run.sh and sees a death within 0.1 s.
+
+    Its own loop looks once a second, and twice for one death: too slow to be back within 2 s.
+    """
+    from supervisor.options import ServerOptions  # type: ignore[import-untyped]  # noqa: PLC0415
+    from supervisor.supervisord import go  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    embedded.die_with_parent(signal.SIGTERM)
+    options = ServerOptions()
+    options.realize(["-n", "-c", "supervisord.conf"])
+    options.first, options.test = True, False
+    poll = options.poller.poll
+    options.poller.poll = lambda timeout: poll(min(timeout, 0.1))
+    go(options)
+    return 0
+
+
+def await_ready(_: argparse.Namespace) -> int:
+    """0 once the API answers for itself, for Redis and, where we start any, for a worker."""
+    settings = Settings.from_env()
+    embedded.die_with_parent(signal.SIGTERM)
+    path = "/readyz" if settings.workers else "/healthz"
+    give_up_at = time.monotonic() + REDIS_WAIT_S
+    while time.monotonic() < give_up_at:
+        with suppress(OSError, http.client.HTTPException):
+            if _status(settings.url, path) == 200:
+                return 0
+        time.sleep(0.05)
+    return 1
+
+
+def _status(url: str, path: str) -> int:
+    """The status that our own API answers with; who signed its certificate is not the question."""
+    address = urlsplit(url).netloc
+    if url.startswith("https:"):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        connection: http.client.HTTPConnection = http.client.HTTPSConnection(
+            address, timeout=5, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(address, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def _demand_redis(settings: Settings, timeout_s: float = REDIS_WAIT_S) -> None:
+    """Redis answers and keeps what we promise, or Misconfigured says what is wrong with it."""
+    for warning in embedded.check(settings, embedded.wait_ready(settings, timeout_s)):
+        sys.stderr.write(f"postrider: {warning}\n")
+
+
+def _demand_free_port(settings: Settings) -> None:
+    """Nobody listens where the API will; waits a moment for one that is about to end."""
+    give_up_at = time.monotonic() + PORT_WAIT_S
+    while True:
+        try:
+            family, kind, _, _, address = socket.getaddrinfo(
+                settings.host.strip("[]"), settings.port, type=socket.SOCK_STREAM
+            )[0]
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+                return
+        except OSError as error:
+            if time.monotonic() > give_up_at:
+                raise Misconfigured(
+                    f"BIND: cannot listen on {settings.bind}: {error.strerror}; end what runs there"
+                    " (Postrider itself, perhaps) or set BIND to another HOST:PORT"
+                ) from None
+            time.sleep(0.1)
+
+
+def _end_with_supervisor() -> None:
+    """Under supervisord, a SIGKILL to it ends us too; by hand, we stay."""
+    if _is_supervised():
+        embedded.die_with_parent(signal.SIGTERM)
+
+
+def _is_supervised() -> bool:
+    return "SUPERVISOR_ENABLED" in os.environ

@@ -1,0 +1,52 @@
+-- Accepts (a part of) a message. A small one takes one call; a large one WRITEs its parts, then COMMITs, then ARMs them.
+-- ARGV  1 phases: 1 write, 2 commit, 4 arm   2 message   3 commit no later than (s)   4 due (s)   5 first index   6 count
+--       7 number of message fields, then those (name, value, ...), then, to write, `count` records
+-- Gives `ok`, or `late`: the deadline is over (nothing is committed then), or the sweep has taken the message away.
+local phases, mid, deadline, due = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local first, count, fields = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local message = 'pr:m:' .. mid
+local writes, commits, arms = phases % 2 >= 1, phases % 4 >= 2, phases % 8 >= 4
+
+if (writes or commits) and NOW > deadline then return 'late' end
+
+if writes then
+  if fields > 0 then
+    call('HSET', message, unpack(ARGV, 8, 7 + fields))
+    if not commits then call('ZADD', 'pr:accepting', seconds(deadline), mid) end
+  elseif call('EXISTS', message) == 0 then
+    return 'late'
+  end
+  local stamp = rq_time(NOW)
+  local at = 7 + fields
+  for i = 0, count - 1 do
+    local idx, record = first + i, ARGV[at + 1 + i]
+    call('HSET', bucket('d', mid, idx), idx, record)
+    write_job(delivery_id(mid, idx), QUEUES[string.sub(record, 7, 7)], 'scheduled', stamp)
+  end
+end
+
+if commits then
+  if call('EXISTS', message) == 0 then return 'late' end
+  call('HSET', message, 'committed', 1)
+end
+
+if arms then
+  if not commits and call('HGET', message, 'armed') ~= ARGV[5] then return 'ok' end -- somebody else rolled it forward
+  local scheduled, waiting = {}, {}
+  for i = first, first + count - 1 do
+    scheduled[#scheduled + 1] = due
+    scheduled[#scheduled + 1] = delivery_id(mid, i)
+  end
+  call('ZADD', SCHEDULE, unpack(scheduled))
+  call('ZADD', 'pr:waiting', unpack(scheduled))
+  if not commits then
+    local total = tonumber(call('HGET', message, 'total'))
+    call('HSET', message, 'armed', first + count)
+    if first + count >= total then
+      call('ZREM', 'pr:accepting', mid)
+      call('HDEL', message, 'armed')
+    end
+  end
+  call('PUBLISH', 'pr:wake', due)
+end
+return 'ok'

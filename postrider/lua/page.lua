@@ -1,0 +1,39 @@
+-- One page of a list, in order of (time, id), from behind a cursor. The cursor is a time and an id, so a page neither
+-- repeats nor skips what was there all along, whatever came or went meanwhile.
+-- ARGV  1 list   2 `up` or `down`   3 at most   4 cursor time, or ''   5 cursor id
+-- Gives {total, rows {id, time, record}, messages}.
+local list, up, most = ARGV[1], ARGV[2] == 'up', tonumber(ARGV[3])
+local total = call('ZCARD', list)
+local start = 0
+
+if ARGV[4] ~= '' then
+  -- The first rank behind the cursor, by bisection: the cursor's own entry may be gone.
+  local at, id = tonumber(ARGV[4]), ARGV[5]
+  local low, high = 0, total
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    local entry = call('ZRANGE', list, middle, middle, 'WITHSCORES')
+    local score = tonumber(entry[2])
+    local behind = score > at or (score == at and entry[1] > id)
+    if not up then behind = score > at or (score == at and entry[1] >= id) end
+    if behind then high = middle else low = middle + 1 end
+  end
+  start = up and low or total - low
+end
+
+local entries
+if up then
+  entries = call('ZRANGE', list, start, start + most - 1, 'WITHSCORES')
+else
+  entries = call('ZRANGE', list, start, start + most - 1, 'REV', 'WITHSCORES')
+end
+local rows, mids = {}, {}
+for i = 1, #entries, 2 do
+  local mid, idx = split(entries[i])
+  local raw = mid and call('HGET', bucket('d', mid, idx), idx)
+  if raw then
+    rows[#rows + 1] = { entries[i], entries[i + 1], raw }
+    mids[mid] = true
+  end
+end
+return { total, rows, messages(mids) }

@@ -1,0 +1,23 @@
+-- Finds messages whose acceptance stopped half way, and removes a part of what was never committed.
+-- ARGV  1 at most so many messages   2 remove at most so many deliveries of one   3 leave a committed one alone so long (s)
+-- Gives, per committed one: message, first index not armed, total, due. Those are for the caller to arm.
+local forward = {}
+for _, mid in ipairs(call('ZRANGE', 'pr:accepting', '-inf', seconds(NOW), 'BYSCORE', 'LIMIT', 0, tonumber(ARGV[1]))) do
+  local message = 'pr:m:' .. mid
+  local committed, armed, total, due = unpack(call('HMGET', message, 'committed', 'armed', 'total', 'due'))
+  if committed then
+    forward[#forward + 1] = { mid, armed or '0', total, due }
+    call('ZADD', 'pr:accepting', seconds(NOW + tonumber(ARGV[3])), mid)
+  elseif not total then
+    call('ZREM', 'pr:accepting', mid)
+  else
+    local last = tonumber(total)
+    local first = math.max(0, last - tonumber(ARGV[2]))
+    for idx = first, last - 1 do
+      call('DEL', 'rq:job:' .. delivery_id(mid, idx))
+      call('HDEL', bucket('d', mid, idx), idx)
+    end
+    if first == 0 then call('DEL', message) else call('HSET', message, 'total', first) end
+  end
+end
+return forward

@@ -1,0 +1,190 @@
+"""The words of the service as values: State and MOVES, what a client asks for, what was accepted, what happened."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from messengers.base import Template
+
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+BUCKET = 100
+"""Deliveries of one message whose records share one Redis hash; the Lua scripts know it too."""
+
+
+class State(StrEnum):
+    """Where a delivery stands. `queued` is shown for what is due and not yet claimed, and never stored."""
+
+    SCHEDULED = "scheduled"
+    SENDING = "sending"
+    RETRYING = "retrying"
+    PAUSED = "paused"
+    UNKNOWN = "unknown"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    READ = "read"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+    SUPPRESSED = "suppressed"
+
+
+_S = State
+MOVES: Mapping[State, frozenset[State]] = {
+    state: frozenset(to)
+    for state, to in {
+        # what waits
+        _S.SCHEDULED: {_S.SENDING, _S.PAUSED, _S.CANCELLED, _S.EXPIRED, _S.SUPPRESSED},
+        _S.RETRYING: {_S.SENDING, _S.PAUSED, _S.CANCELLED, _S.EXPIRED, _S.SUPPRESSED},
+        _S.PAUSED: {_S.SCHEDULED, _S.RETRYING, _S.CANCELLED, _S.EXPIRED, _S.SUPPRESSED},
+        # SCHEDULED, RETRYING: also handed back, nothing left, no attempt
+        _S.SENDING: {_S.SENT, _S.RETRYING, _S.FAILED, _S.UNKNOWN, _S.SCHEDULED},
+        # left, and nobody answered
+        _S.UNKNOWN: {
+            *(_S.SENDING, _S.SENT, _S.DELIVERED, _S.READ, _S.FAILED, _S.CANCELLED, _S.EXPIRED)
+        },
+        # from here on only receipts move it
+        _S.SENT: {_S.DELIVERED, _S.READ, _S.FAILED},
+        _S.DELIVERED: {_S.READ},
+        _S.READ: set(),
+        # only when asked to retry
+        _S.FAILED: {_S.SCHEDULED},
+        _S.CANCELLED: {_S.SCHEDULED},
+        _S.EXPIRED: {_S.SCHEDULED},
+        _S.SUPPRESSED: {_S.SCHEDULED},
+    }.items()
+}
+"""The one table of moves. The Lua scripts carry out single edges of it; a test holds them against it."""
+
+LETTERS: Mapping[State, str] = {
+    _S.SCHEDULED: "s",
+    _S.SENDING: "g",
+    _S.RETRYING: "r",
+    _S.PAUSED: "p",
+    _S.UNKNOWN: "u",
+    _S.SENT: "t",
+    _S.DELIVERED: "d",
+    _S.READ: "e",
+    _S.FAILED: "f",
+    _S.CANCELLED: "c",
+    _S.EXPIRED: "x",
+    _S.SUPPRESSED: "z",
+}
+"""How a record spells a state, in one byte."""
+STATES: Mapping[str, State] = {letter: state for state, letter in LETTERS.items()}
+
+Priority = Literal["high", "normal", "low"]
+QUEUES: Mapping[Priority, str] = {"high": "high", "normal": "default", "low": "low"}
+"""Priority -> the RQ queue that carries it."""
+
+
+def new_message_id(now: datetime) -> str:
+    """21 characters of base 62, in order of time: 45 bits of milliseconds, then 80 random bits.
+
+    Knowing one id gives no other. RQ allows letters, digits, `-` and `_` in a job's id.
+    """
+    number = (int(now.timestamp() * 1000) << 80) | secrets.randbits(80)
+    digits = []
+    for _ in range(21):
+        number, digit = divmod(number, 62)
+        digits.append(ALPHABET[digit])
+    return "".join(reversed(digits))
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """An address on one messenger. `account` is the configured sender there."""
+
+    uuid: str
+    service: str
+    account: str = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """What a client asks to send. `send_at` is aware UTC; None: at once."""
+
+    body: str = field(repr=False)
+    recipients: tuple[Recipient, ...]
+    send_at: datetime | None = None
+    template: Template | None = field(default=None, repr=False)
+    priority: Priority = "normal"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """An accepted message. `due_at` is `send_at`, or `accepted_at` when it was to go at once."""
+
+    id: str
+    body: str = field(repr=False)
+    accepted_at: datetime
+    due_at: datetime
+    timed: bool
+    total: int
+    template: Template | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message to one recipient; the thing with a state. `id` is its message's, `-`, its index."""
+
+    id: str
+    state: State
+    recipient: Recipient
+    attempts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A delivery that is ours to send, until its lease runs out.
+
+    `job_id` names this claim and no other: the delivery's id, and from the second alarm on `-` and the alarm's number.
+    `to` is the recipient's uuid, or where the messenger says it has moved to. `at` is Redis's time, not this host's.
+    """
+
+    job_id: str
+    at: datetime
+    recipient: Recipient
+    to: str
+    attempts: int
+    message: Message
+
+    @property
+    def alarm(self) -> int:
+        """How often this delivery was armed before: 0 the first time."""
+        _, _, *alarm = self.job_id.split("-")
+        return int(alarm[0]) if alarm else 0
+
+    @property
+    def delivery_id(self) -> str:
+        """The delivery's id: the same for every claim of it."""
+        return "-".join(self.job_id.split("-")[:2])
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a delivery, as it is kept: when, how it ended, the messenger's own words."""
+
+    started_at: datetime
+    ended_at: datetime
+    outcome: str
+    reason: str = ""
+    provider_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a claim.
+
+    `state` is where it moves to. `due_in_s`: seconds until its next alarm; None: it is not armed again. `counts`:
+    whether the attempt uses up one of the retries. `attempt` is None when nothing was tried.
+    """
+
+    claim: Claim
+    state: State
+    attempt: Attempt | None = None
+    due_in_s: float | None = None
+    counts: bool = False
+    moved_to: str | None = None

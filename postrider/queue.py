@@ -1,0 +1,61 @@
+"""RQ and rq-scheduler: the names they give things, and our workers in their books. The only importer of both."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+from rq import Queue, Worker
+
+from postrider.model import QUEUES
+
+ERRORS = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)
+"""What any call here raises when Redis is away, full or loading."""
+DELIVER = "jobs.deliver"
+"""What every job calls: a public format, it stands in Redis. The Lua scripts write it, a test reads it back."""
+
+
+def prepare(client: redis.Redis) -> None:
+    """Puts our queues where RQ's tools look for them, before anything is queued."""
+    client.sadd(
+        Queue.redis_queues_keys, *(Queue(name, connection=client).key for name in QUEUES.values())
+    )
+
+
+def any_worker(client: redis.Redis) -> bool:
+    """Whether a worker is alive that takes our jobs: ours, or RQ's own."""
+    return any(Worker.count(queue=Queue(name, connection=client)) for name in QUEUES.values())
+
+
+HEARTBEAT_S = 10
+
+
+class Registration:
+    """One of our workers in RQ's books: born, alive, dead. `rq info` lists it as any other."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._worker = Worker(list(QUEUES.values()), connection=client, worker_ttl=HEARTBEAT_S * 3)
+
+    @property
+    def name(self) -> str:
+        """RQ's name for it; random."""
+        return self._worker.name
+
+    def heartbeat(self) -> None:
+        """Says it is alive; to be called every `HEARTBEAT_S`. A Redis that lost its books gets them anew."""
+        if self._worker.connection.exists(self._worker.key):
+            self._worker.heartbeat()
+        else:
+            self._worker.register_birth()  # type: ignore[no-untyped-call]
+
+    def idle(self) -> None:
+        """Says it has nothing to do."""
+        self._worker.set_state("idle")
+
+    @contextmanager
+    def alive(self) -> Iterator[None]:
+        """Registers birth, and death at the end."""
+        self._worker.register_birth()  # type: ignore[no-untyped-call]
+        try:
+            yield
+        finally:
+            self._worker.register_death()  # type: ignore[no-untyped-call]

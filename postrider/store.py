@@ -1,0 +1,440 @@
+"""The store: what is kept in Redis, and the only way to it. Keys and formats stand in `lua/_lib.lua`.
+
+Every change is one Lua script, so that it happens whole or not at all. Redis TIME is the one clock.
+"""
+
+import base64
+import binascii
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from typing import Any, Literal, ParamSpec, TypeVar
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry as RedisRetry
+
+from messengers.base import Person, Template
+from postrider.errors import InvalidRequest, Unavailable
+from postrider.model import (
+    LETTERS,
+    QUEUES,
+    STATES,
+    Claim,
+    Delivery,
+    Message,
+    NewMessage,
+    Recipient,
+    State,
+    Verdict,
+)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+CHUNK = 1_000
+"""Deliveries that one script call touches at most: Redis answers nobody else meanwhile."""
+COMMIT_WITHIN_S = 10.0
+"""A message that is not committed by then never will be."""
+WAKE = "pr:wake"
+"""Channel on which a due time (s) is told to sleeping workers."""
+PEOPLE_KEPT = 1_000
+NOTES_KEPT = 10_000
+
+Listed = tuple[Delivery, Message]
+
+
+def connect(url: str, *, answer_within_s: float = 2.0) -> redis.Redis:
+    """A client that fails fast: nothing is sent twice behind our back, no wait is without limit."""
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=answer_within_s,
+        socket_connect_timeout=answer_within_s,
+        retry=RedisRetry(NoBackoff(), 0),
+        health_check_interval=0,
+    )
+
+
+def _unavailable_when_redis_is(method: Callable[P, R]) -> Callable[P, R]:
+    """Redis away, full, read-only or too slow: `Unavailable`, whatever redis-py calls it."""
+
+    @functools.wraps(method)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        except (redis.ConnectionError, redis.TimeoutError) as error:
+            raise Unavailable("Redis does not answer; try again") from error
+        except redis.ResponseError as error:
+            if str(error).startswith(("OOM", "MISCONF", "READONLY", "NOREPLICAS", "LOADING")):
+                raise Unavailable(f"Redis takes no writes: {str(error)[:200]}") from error
+            raise
+
+    return wrapped
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a list: how many there are in all, and the cursor of the next page or None."""
+
+    rows: Sequence[Listed]
+    total: int
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What a worker got: its claims, Redis's time, and in how many seconds more is due (None: none waits)."""
+
+    claims: Sequence[Claim]
+    at: datetime
+    next_due_in_s: float | None
+
+
+class Store:
+    """The records, indexes and claims in one Redis."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.redis = client
+        folder = resources.files("postrider") / "lua"
+        lib = (folder / "_lib.lua").read_text()
+        self._scripts = {
+            path.name.removesuffix(".lua"): lib + path.read_text()
+            for path in folder.iterdir()
+            if path.name.endswith(".lua") and not path.name.startswith("_")
+        }
+        self._shas = {
+            name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+            for name, text in self._scripts.items()
+        }
+
+    def _run(self, script: str, *args: str | float | bytes) -> Any:
+        client: Any = self.redis
+        try:
+            return client.evalsha(self._shas[script], 0, *args)
+        except redis.exceptions.NoScriptError:
+            return client.eval(self._scripts[script], 0, *args)
+
+    @_unavailable_when_redis_is
+    def now(self) -> datetime:
+        """Redis's time."""
+        client: Any = self.redis
+        seconds, micros = client.time()
+        return datetime.fromtimestamp(seconds + micros / 1e6, UTC)
+
+    # -- accepting
+
+    @_unavailable_when_redis_is
+    def accept(self, message_id: str, new: NewMessage, now: datetime) -> Message:
+        """Stores `new` with all its deliveries, or nothing.
+
+        Raises Unavailable; with `accepted_unknown` when Redis went away at the commit.
+        """
+        due_at = new.send_at or now
+        message = Message(
+            id=message_id,
+            body=new.body,
+            accepted_at=now,
+            due_at=due_at,
+            timed=new.send_at is not None,
+            total=len(new.recipients),
+            template=new.template,
+        )
+        deadline = _seconds(now.timestamp() + COMMIT_WITHIN_S)
+        due = _seconds(due_at.timestamp())
+        records = [
+            f"{LETTERS[State.SCHEDULED]} 0 0 {QUEUES[new.priority][0]} {r.service}/{r.account} {r.uuid}"
+            for r in new.recipients
+        ]
+
+        def step(phases: int, first: int, count: int, *more: str | float) -> None:
+            if self._run("accept", phases, message_id, deadline, due, first, count, *more) != b"ok":
+                raise Unavailable("Redis was too slow to take it; nothing was accepted")
+
+        fields = _message_fields(message)
+        if message.total <= CHUNK:
+            with _commits():
+                step(_WRITE | _COMMIT | _ARM, 0, message.total, len(fields), *fields, *records)
+            return message
+        fields += ["armed", "0"]
+        for first in range(0, message.total, CHUNK):
+            part = records[first : first + CHUNK]
+            step(_WRITE, first, len(part), len(fields), *fields, *part)
+            fields = []
+        with _commits():
+            step(_COMMIT, 0, 0, 0)
+        with suppress(redis.RedisError):  # it is accepted; the sweep arms what is left
+            self.arm(message_id, 0, message.total, due)
+        return message
+
+    def arm(self, message_id: str, first: int, total: int, due: str) -> None:
+        """Puts a committed message's deliveries from `first` on into the schedule; doing it twice is no harm."""
+        for start in range(first, total, CHUNK):
+            count = min(CHUNK, total - start)
+            self._run("accept", _ARM, message_id, "0", due, start, count, 0)
+
+    # -- claiming and recording
+
+    @_unavailable_when_redis_is
+    def claim(self, worker: str, most: int, lease_s: float) -> Claimed:
+        """Up to `most` deliveries that are due, under a lease. `worker` is its name in RQ's books."""
+        now, next_due, _, rows, messages = self._run(
+            "claim", worker, most, lease_s, max(CHUNK, most)
+        )
+        wait_s = float(next_due) - float(now) if next_due else None
+        return Claimed(list(_claims(now, rows, messages)), _moment(now), wait_s)
+
+    @_unavailable_when_redis_is
+    def claim_one(self, job_id: str, lease_s: float) -> Claim | None:
+        """The claim of one job that a stock worker runs; None when there is nothing to do."""
+        now, rows, messages = self._run("claim_one", job_id, lease_s)
+        return next(_claims(now, rows, messages), None)
+
+    @_unavailable_when_redis_is
+    def renew(self, job_ids: Iterable[str], lease_s: float) -> None:
+        """Holds on to claims that are still at work."""
+        until = self.now().timestamp() + lease_s
+        client: Any = self.redis
+        if leases := dict.fromkeys(job_ids, until):
+            client.zadd("pr:leases", leases, xx=True)
+
+    @_unavailable_when_redis_is
+    def record(
+        self,
+        worker: str,
+        verdicts: Sequence[Verdict],
+        *,
+        finished_ttl_s: int,
+        failed_ttl_s: int,
+        worked_s: float = 0.0,
+    ) -> list[bool]:
+        """Moves each claim where its verdict says; False for one that came too late.
+
+        `worker` keeps RQ's books for it; '' when a stock worker does so itself.
+        """
+        args: list[str] = []
+        for v in verdicts:
+            args += (
+                v.claim.job_id,
+                LETTERS[v.state],
+                "" if v.due_in_s is None else _seconds(v.due_in_s),
+                "1" if v.counts else "0",
+                v.attempt.reason if v.attempt else "",
+                _attempt_line(v),
+                v.moved_to or "",
+            )
+        if not args:
+            return []
+        moved = self._run("record", worker, finished_ttl_s, failed_ttl_s, worked_s, *args)
+        return [bool(m) for m in moved]
+
+    # -- sweeping
+
+    @_unavailable_when_redis_is
+    def overdue(self, lease_s: float, most: int = CHUNK) -> list[Claim]:
+        """Claims whose lease ran out; another sweep is not given the same ones for 5 s.
+
+        None for `lease_s` seconds after a time in which nobody swept: Redis was away, and no worker could renew.
+        """
+        now, rows, messages = self._run("overdue", most, 5, 3 * 5, lease_s)
+        return list(_claims(now, rows, messages))
+
+    @_unavailable_when_redis_is
+    def rescue(self, late_s: float, most: int = 100) -> int:
+        """Arms what should have left `late_s` ago and no list would send; how many."""
+        return int(self._run("rescue", late_s, most, 10 * CHUNK))
+
+    @_unavailable_when_redis_is
+    def finish_accepting(self, most: int = 10) -> None:
+        """Ends what a dead API process left half way: committed is armed, the rest removed."""
+        for mid, first, total, due in self._run("unfinished", most, CHUNK, COMMIT_WITHIN_S):
+            self.arm(mid.decode(), int(first), int(total), due.decode())
+
+    @_unavailable_when_redis_is
+    def purge(self, which: Literal["finished", "failed"], before: datetime | None = None) -> int:
+        """Forgets what ended before then (None: all of it), in chunks; how many."""
+        bound = _seconds(before.timestamp()) if before else "+inf"
+        forgotten = 0
+        while count := int(self._run("purge", f"pr:{which}", bound, CHUNK)):
+            forgotten += count
+        return forgotten
+
+    # -- lists
+
+    @_unavailable_when_redis_is
+    def scheduled(self, limit: int, cursor: str | None = None) -> Page:
+        """What waits, soonest first."""
+        return self._page(["pr:waiting"], "up", limit, cursor)
+
+    @_unavailable_when_redis_is
+    def finished(self, limit: int, cursor: str | None = None) -> Page:
+        """What ended, newest first, and what is unknown with no try left."""
+        return self._page(["pr:finished", "pr:failed", "pr:held"], "down", limit, cursor)
+
+    def _page(
+        self, lists: Sequence[str], order: Literal["up", "down"], limit: int, cursor: str | None
+    ) -> Page:
+        at, behind = _read_cursor(cursor)
+        total = 0
+        messages: dict[str, Message] = {}
+        found: list[tuple[float, str, bytes]] = []
+        for key in lists:
+            count, rows, texts = self._run("page", key, order, limit + 1, at, behind)
+            total += count
+            messages.update(_messages(texts))
+            found += ((float(score), id_.decode(), record) for id_, score, record in rows)
+        found.sort(key=lambda row: row[:2], reverse=order == "down")
+        shown = found[:limit]
+        last = _cursor(*shown[-1][:2]) if len(found) > limit else None
+        return Page(
+            [(_delivery(id_, raw), messages[id_.partition("-")[0]]) for _, id_, raw in shown],
+            total,
+            last,
+        )
+
+    # -- the sandbox's inbox, and who has written to us
+
+    @_unavailable_when_redis_is
+    def keep_note(self, key: str, note: dict[str, str]) -> None:
+        """Keeps a note of the sandbox, once per key."""
+        self._run("inbox", key, json.dumps(note), NOTES_KEPT)
+
+    @_unavailable_when_redis_is
+    def notes(self, limit: int) -> list[tuple[datetime, dict[str, str]]]:
+        """The newest notes, newest first, with when they came."""
+        client: Any = self.redis
+        order = client.zrange("pr:inbox:order", 0, limit - 1, desc=True, withscores=True)
+        if not order:
+            return []
+        texts = client.hmget("pr:inbox", [key for key, _ in order])
+        return [
+            (_moment(at), json.loads(text))
+            for (_, at), text in zip(order, texts, strict=True)
+            if text is not None
+        ]
+
+    @_unavailable_when_redis_is
+    def remember_people(self, account: str, people: Sequence[Person]) -> None:
+        """Keeps who has written to `account` (service/name); the first so many."""
+        client: Any = self.redis
+        key = f"pr:people:{account}"
+        if people and client.hlen(key) < PEOPLE_KEPT:
+            client.hset(key, mapping={p.to: p.name for p in people})
+
+    @_unavailable_when_redis_is
+    def people(self, account: str) -> list[Person]:
+        """Who has written to `account`."""
+        client: Any = self.redis
+        found = client.hgetall(f"pr:people:{account}")
+        return [Person(to.decode(), name.decode()) for to, name in sorted(found.items())]
+
+
+_WRITE, _COMMIT, _ARM = 1, 2, 4
+
+
+class _commits:  # noqa: N801 - reads as a statement
+    """Around the commit: when Redis goes away in it, nobody can say whether the message was accepted."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, _: object) -> None:
+        if kind and issubclass(kind, redis.ConnectionError | redis.TimeoutError):
+            raise Unavailable(
+                "Redis went away while the message was accepted; it may or may not be",
+                accepted_unknown=True,
+            )
+
+
+def _moment(seconds: bytes | float) -> datetime:
+    return datetime.fromtimestamp(float(seconds), UTC)
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.6f}"
+
+
+def _message_fields(m: Message) -> list[str]:
+    fields = {
+        "body": m.body,
+        "accepted": _seconds(m.accepted_at.timestamp()),
+        "due": _seconds(m.due_at.timestamp()),
+        "timed": "1" if m.timed else "0",
+        "total": str(m.total),
+        "left": str(m.total),
+    }
+    if m.template:
+        t = m.template
+        fields["template"] = json.dumps([t.name, t.language, list(t.components)])
+    return [part for field in fields.items() for part in field]
+
+
+def _messages(flat: Sequence[Any]) -> dict[str, Message]:
+    found = {}
+    for mid, (body, accepted, due, timed, total, template) in zip(
+        flat[::2], flat[1::2], strict=True
+    ):
+        name, language, components = json.loads(template) if template else ("", "", [])
+        found[mid.decode()] = Message(
+            id=mid.decode(),
+            body=body.decode(),
+            accepted_at=_moment(accepted),
+            due_at=_moment(due),
+            timed=timed == b"1",
+            total=int(total),
+            template=Template(name, language, tuple(components)) if template else None,
+        )
+    return found
+
+
+def _recipient(account: str, uuid: str) -> Recipient:
+    service, _, name = account.partition("/")
+    return Recipient(uuid, service, name)
+
+
+def _delivery(id_: str, record: bytes) -> Delivery:
+    state, _, attempts, _, account, uuid = record.decode().split(" ", 5)
+    return Delivery(id_, STATES[state], _recipient(account, uuid), int(attempts))
+
+
+def _claims(now: bytes, rows: Sequence[Any], messages: Sequence[Any]) -> Iterator[Claim]:
+    at = _moment(now)
+    known = _messages(messages)
+    for job_id, _, attempts, account, uuid, to, _ in rows:
+        yield Claim(
+            job_id=job_id.decode(),
+            at=at,
+            recipient=_recipient(account.decode(), uuid.decode()),
+            to=to.decode(),
+            attempts=attempts,
+            message=known[job_id.decode().partition("-")[0]],
+        )
+
+
+def _attempt_line(v: Verdict) -> str:
+    a = v.attempt
+    if a is None:
+        return ""
+    return json.dumps(
+        [a.started_at.timestamp(), a.ended_at.timestamp(), a.outcome, a.reason, a.provider_id],
+        ensure_ascii=False,
+    )
+
+
+def _cursor(at: float, id_: str) -> str:
+    return base64.urlsafe_b64encode(f"{at!r} {id_}".encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str | None) -> tuple[str, str]:
+    if cursor is None:
+        return "", ""
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        at, id_ = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split(" ")
+        return repr(float(at)), id_
+    except (ValueError, binascii.Error):
+        raise InvalidRequest("cursor", "is not one that this service gave") from None

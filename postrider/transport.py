@@ -1,0 +1,179 @@
+"""The transports: carry a `Request` to a messenger and bring back a `Reply`, or `NoReply`. The only importer of HTTP
+clients.
+
+Two of them pass the same tests: `Blocking` for stock RQ workers, `Concurrent` for ours. Neither follows redirects (a
+followed POST may turn into a GET), neither waits without limit, and no reason given here holds a URL: a URL may hold a
+token.
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import Protocol, Self
+
+import aiohttp
+import requests
+import urllib3
+
+from messengers import sandbox
+from messengers.base import NoReply, Note, Reply, Request
+
+CONNECT_S = 5.0
+READ_S = 10.0
+WHOLE_S = 30.0
+"""Seconds for one attempt, whatever the other side does."""
+MAX_REPLY = 64 * 1024
+"""Bytes of a reply that are read; what is longer is cut, and then means nothing."""
+
+Inbox = Callable[[Note], None]
+"""Where the sandbox keeps a note."""
+NO_ANSWER = "no answer in time"
+CUT_OFF = "the connection broke before an answer came"
+
+
+class Transport(Protocol):
+    """Carries one request."""
+
+    def send(self, request: Request | Note) -> Reply | NoReply:
+        """What came back. Never raises for anything the network or the other side does."""
+
+
+def _body(request: Request) -> bytes | None:
+    if request.json is None:
+        return None
+    return json.dumps(request.json, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _headers(request: Request) -> dict[str, str]:
+    headers = {"Accept-Encoding": "identity", "User-Agent": "postrider", **request.headers}
+    if request.json is not None:
+        headers["Content-Type"] = "application/json"
+    return headers
+
+
+def _lower(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+class Blocking:
+    """One request at a time, with `requests`: what a stock RQ worker sends with."""
+
+    def __init__(self, inbox: Inbox, *, tls_verify: bool = True) -> None:
+        self._inbox = inbox
+        self._session = requests.Session()
+        self._session.verify = tls_verify
+        self._session.trust_env = False
+        # requests bounds each read, not their sum: a thread that is left behind bounds the whole
+        self._threads = ThreadPoolExecutor(1, "send")
+
+    def send(self, request: Request | Note) -> Reply | NoReply:
+        """What came back."""
+        if isinstance(request, Note):
+            answer = sandbox.answer(request)
+            if answer.keeps:
+                self._inbox(request)
+            time.sleep(answer.after_s)
+            return answer.reply
+        try:
+            return self._threads.submit(self._exchange, request).result(WHOLE_S)
+        except FutureTimeoutError:
+            self._threads.shutdown(wait=False)
+            self._threads = ThreadPoolExecutor(1, "send")
+            return NoReply(left=True, reason=NO_ANSWER)
+
+    def _exchange(self, request: Request) -> Reply | NoReply:
+        try:
+            with self._session.request(
+                request.method,
+                request.url,
+                data=_body(request),
+                headers=_headers(request),
+                timeout=(CONNECT_S, READ_S),
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                body = response.raw.read(MAX_REPLY, decode_content=False)
+                return Reply(response.status_code, body, _lower(response.headers))
+        except requests.ConnectTimeout:
+            return NoReply(left=False, reason="could not connect in time")
+        except requests.ConnectionError as error:
+            return _not_connected(error) or NoReply(left=True, reason=CUT_OFF)
+        except (requests.Timeout, urllib3.exceptions.TimeoutError):
+            return NoReply(left=True, reason=NO_ANSWER)
+        except (requests.RequestException, urllib3.exceptions.HTTPError):
+            return NoReply(left=True, reason=CUT_OFF)
+
+
+def _not_connected(error: requests.ConnectionError) -> NoReply | None:
+    """NoReply with nothing left, when `error` says that there was never a connection."""
+    cause = error.args[0] if error.args else None
+    reason = getattr(cause, "reason", None)
+    if isinstance(error, requests.exceptions.SSLError):
+        return NoReply(left=False, reason="its TLS certificate was not accepted")
+    if isinstance(reason, urllib3.exceptions.NewConnectionError):
+        return NoReply(left=False, reason="could not connect")
+    return None
+
+
+class Concurrent:
+    """Many requests at once over kept-alive connections, with aiohttp: what our worker sends with."""
+
+    def __init__(self, inbox: Inbox, *, connections: int, tls_verify: bool = True) -> None:
+        self._inbox = inbox
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=connections, ssl=tls_verify, keepalive_timeout=15),
+            timeout=aiohttp.ClientTimeout(
+                total=WHOLE_S, sock_connect=CONNECT_S, sock_read=READ_S, ceil_threshold=WHOLE_S
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def send(self, request: Request | Note) -> Reply | NoReply:
+        """What came back."""
+        if isinstance(request, Note):
+            answer = sandbox.answer(request)
+            if answer.keeps:
+                await asyncio.to_thread(self._inbox, request)
+            await asyncio.sleep(answer.after_s)
+            return answer.reply
+        try:
+            async with self._session.request(
+                request.method,
+                request.url,
+                data=_body(request),
+                headers=_headers(request),
+                allow_redirects=False,
+            ) as response:
+                body = await _read(response.content)
+                if not response.content.at_eof():
+                    response.close()
+                return Reply(response.status, body, _lower(response.headers))
+        except aiohttp.ConnectionTimeoutError:
+            return NoReply(left=False, reason="could not connect in time")
+        except aiohttp.ClientConnectorCertificateError:
+            return NoReply(left=False, reason="its TLS certificate was not accepted")
+        except aiohttp.ClientConnectorError:
+            return NoReply(left=False, reason="could not connect")
+        except TimeoutError:
+            return NoReply(left=True, reason=NO_ANSWER)
+        except (aiohttp.ClientError, ConnectionError, ValueError):
+            return NoReply(left=True, reason=CUT_OFF)
+
+
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    """At most MAX_REPLY bytes; a reply is small and mostly here already."""
+    chunks, size = [], 0
+    while size < MAX_REPLY and (chunk := await content.read(MAX_REPLY - size)):
+        chunks.append(chunk)
+        size += len(chunk)
+    return b"".join(chunks)

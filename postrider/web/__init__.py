@@ -1,0 +1,88 @@
+"""HTTP, and only HTTP: `create_app` wires the service and the routes together."""
+
+import logging
+import random
+import threading
+import time
+
+from apiflask import APIFlask
+from flask import Flask, Response
+
+from postrider import queue
+from postrider.errors import Misconfigured, Unavailable
+from postrider.service import Service, open_accounts
+from postrider.settings import Settings
+from postrider.store import Store, connect
+from postrider.web import dashboard, health, hooks, problems, simple
+from postrider.web.auth import Gate
+from postrider.web.strict_json import StrictJSONProvider
+
+log = logging.getLogger("postrider.web")
+
+SWEEP_S = 5.0
+SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
+    """The WSGI application over the Redis and the messengers that `settings` name.
+
+    `sweeps`: a thread of its own tidies up behind dead processes, as each worker does. Raises Misconfigured.
+    """
+    if settings.api_password is None:
+        raise Misconfigured("API_PASSWORD is not set: write one into .env, or let ./run.sh make it")
+    client = connect(settings.redis_address)
+    service = Service(Store(client), settings, open_accounts(settings))
+    app = APIFlask(
+        "postrider.web",
+        title="Postrider",
+        version="0.1.0",
+        spec_path="/openapi.json",
+        docs_path=None,
+        json_errors=False,
+        static_folder="static",
+    )
+    app.json = StrictJSONProvider(app)
+    app.config.update(
+        MAX_CONTENT_LENGTH=settings.max_body_bytes,
+        VALIDATION_ERROR_STATUS_CODE=400,
+        AUTO_VALIDATION_ERROR_RESPONSE=False,
+        AUTO_404_RESPONSE=False,
+    )
+    app.description = (
+        "Post one message with a time and a list of recipients; each gets it on time, once."
+    )
+    app.security_schemes = {"basic": {"type": "http", "scheme": "basic"}}
+    problems.register(app)
+    gate = Gate(settings)
+    app.register_blueprint(health.blueprint(client))
+    app.register_blueprint(hooks.blueprint(service))
+    app.register_blueprint(simple.blueprint(service, gate))
+    app.register_blueprint(dashboard.blueprint(service, gate))
+
+    @app.after_request
+    def harden(response: Response) -> Response:
+        for name, value in SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    if sweeps:
+        threading.Thread(target=_sweep, args=(service,), name="sweep", daemon=True).start()
+    return app
+
+
+def _sweep(service: Service) -> None:
+    try:
+        queue.prepare(service.store.redis)
+    except queue.ERRORS as error:
+        log.warning("RQ's list of queues could not be written yet: %s", error)
+    while True:
+        time.sleep(SWEEP_S * random.uniform(0.8, 1.2))  # noqa: S311 - so that processes do not sweep in step
+        try:
+            service.sweep()
+        except Unavailable as error:
+            log.warning("sweep: %s", error)

@@ -1,0 +1,23 @@
+"""gunicorn's settings that never change; those that do are flags, made in `postrider.cli`."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+from postrider.embedded import die_with_parent
+
+proc_name = "postrider-api"
+worker_class = "gthread"
+threads = 8
+graceful_timeout = 30
+keepalive = 5
+loglevel = "warning"
+# The heartbeat file must lie in memory: on a busy disk a healthy process looks hung.
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+control_socket_disable = True  # nobody uses it, and it would stand in the home directory
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    """No process outlives a killed arbiter: it would keep the port from the next one."""
+    del server, worker
+    die_with_parent(signal.SIGKILL)

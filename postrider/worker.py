@@ -1,0 +1,236 @@
+"""Our worker: claims what is due in batches, sends concurrently, records in batches.
+
+One event loop sends; two threads talk to Redis, one claiming while the other records. It sleeps until the next delivery
+is due, or until somebody tells it of an earlier one. A live worker renews its leases; a dead one's run out, and the sweep
+of any other process finds what it held.
+"""
+
+import asyncio
+import logging
+import math
+import signal
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import redis
+import redis.asyncio
+import uvloop
+
+from postrider import queue
+from postrider.errors import Unavailable
+from postrider.model import Claim, State, Verdict
+from postrider.service import LEASE_S, Service, open_accounts
+from postrider.settings import Settings
+from postrider.store import WAKE, Store, connect
+from postrider.transport import Concurrent
+
+log = logging.getLogger("postrider.worker")
+
+RENEW_S = 4.0
+SWEEP_S = 5.0
+LONGEST_SLEEP_S = 1.0
+"""A wake-up can be lost, and a stock rqscheduler wakes nobody: look at least this often."""
+DRAIN_S = 35.0
+"""Seconds that sends under way get to finish at a stop; longer than any attempt."""
+REDIS_AWAY_S = 0.5
+"""Seconds between tries while Redis is away."""
+
+
+def run(settings: Settings) -> int:
+    """Works until SIGTERM or SIGINT; gives the exit code."""
+    with connect(settings.redis_address) as client:
+        queue.prepare(client)
+        registration = queue.Registration(client)
+        with registration.alive():
+            uvloop.run(_Worker(settings, client, registration).work())
+    return 0
+
+
+class _Worker:
+    def __init__(
+        self, settings: Settings, client: redis.Redis, registration: queue.Registration
+    ) -> None:
+        self.settings = settings
+        self.client = client
+        self.registration = registration
+        self.store = Store(client)
+        self.service = Service(self.store, settings, open_accounts(settings))
+        self.stopping = asyncio.Event()
+        self.woken = asyncio.Event()
+        """Something is due earlier than we meant to look."""
+        self.looks_at = math.inf
+        """When we look next, in Redis's time; while we look, any moment is earlier."""
+        self.freed = asyncio.Event()
+        """A place has become free."""
+        self.ended = asyncio.Event()
+        """Something can be recorded."""
+        self.at_work: dict[asyncio.Task[Verdict], Claim] = {}
+        self.verdicts: list[Verdict] = []
+        self.threads = ThreadPoolExecutor(4, "redis")
+
+    async def work(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(self.threads)
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sign, self._stop)
+        log.info("worker %s is ready", self.registration.name)
+        async with Concurrent(
+            self.service.keep_note,
+            connections=self.settings.worker_concurrency,
+            tls_verify=self.settings.tls_verify,
+        ) as self.transport:
+            chores = [
+                asyncio.create_task(chore)
+                for chore in (
+                    self._every(RENEW_S, self._renew),
+                    self._every(SWEEP_S, self.service.sweep),
+                    self._every(queue.HEARTBEAT_S, self.registration.heartbeat),
+                    self._listen(),
+                )
+            ]
+            recorder = asyncio.create_task(self._record())
+            await self._claim()
+            await self._drain()
+            recorder.cancel()
+            for chore in chores:
+                chore.cancel()
+            await asyncio.gather(recorder, *chores, return_exceptions=True)
+            await self._flush()
+        log.info("worker %s has stopped", self.registration.name)
+
+    def _stop(self) -> None:
+        self.stopping.set()
+        self.woken.set()
+        self.freed.set()
+
+    # -- claiming
+
+    async def _claim(self) -> None:
+        """Fills the free places with claims, until it is told to stop."""
+        while not self.stopping.is_set():
+            free = self.settings.worker_concurrency - len(self.at_work)
+            if free == 0:
+                self.freed.clear()
+                await self.freed.wait()
+                continue
+            self.woken.clear()
+            self.looks_at = math.inf
+            try:
+                claimed = await asyncio.to_thread(
+                    self.store.claim, self.registration.name, free, LEASE_S
+                )
+            except Unavailable as error:
+                log.warning("%s", error)
+                await self._sleep(REDIS_AWAY_S)
+                continue
+            if self.stopping.is_set():
+                self._hand_back(claimed.claims)
+                return
+            for claim in claimed.claims:
+                task = asyncio.create_task(self._attempt(claim))
+                self.at_work[task] = claim
+                task.add_done_callback(self._attempted)
+            wait_s = LONGEST_SLEEP_S
+            if claimed.next_due_in_s is not None:
+                wait_s = min(wait_s, claimed.next_due_in_s)
+            self.looks_at = claimed.at.timestamp() + wait_s
+            await self._sleep(wait_s)
+
+    async def _sleep(self, seconds: float) -> None:
+        if seconds > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.woken.wait(), seconds)
+
+    async def _attempt(self, claim: Claim) -> Verdict:
+        exchange = self.service.attempt(claim)
+        try:
+            exchange.send(await self.transport.send(next(exchange)))
+        except StopIteration as stop:
+            verdict: Verdict = stop.value
+            return verdict
+        raise AssertionError("an attempt makes one request")
+
+    def _attempted(self, task: asyncio.Task[Verdict]) -> None:
+        claim = self.at_work.pop(task)
+        if task.cancelled():
+            return
+        if error := task.exception():  # its lease runs out, and it counts as unknown
+            log.error("delivery %s: the attempt broke", claim.delivery_id, exc_info=error)
+        else:
+            self.verdicts.append(task.result())
+            self.ended.set()
+        self.freed.set()
+
+    def _hand_back(self, claims: Sequence[Claim]) -> None:
+        """Gives back what has not been started: no attempt, due at once."""
+        self.verdicts += [
+            Verdict(claim, State.RETRYING if claim.attempts else State.SCHEDULED, due_in_s=0.0)
+            for claim in claims
+        ]
+
+    # -- recording
+
+    async def _record(self) -> None:
+        """Records what has ended, as soon as it can: while one batch is written, the next gathers."""
+        while True:
+            await self.ended.wait()
+            self.ended.clear()
+            await self._flush()
+
+    async def _flush(self) -> None:
+        while self.verdicts:
+            batch, self.verdicts = self.verdicts, []
+            worked_s = sum(
+                (v.attempt.ended_at - v.attempt.started_at).total_seconds()
+                for v in batch
+                if v.attempt
+            )
+            while True:
+                try:
+                    moved = await asyncio.to_thread(
+                        self.service.record, self.registration.name, batch, worked_s
+                    )
+                    break
+                except Unavailable as error:
+                    log.warning("%d outcomes wait to be recorded: %s", len(batch), error)
+                    await asyncio.sleep(REDIS_AWAY_S)
+            for verdict, ours in zip(batch, moved, strict=True):
+                if not ours:
+                    log.warning("delivery %s: ended after its lease", verdict.claim.delivery_id)
+
+    # -- chores
+
+    async def _every(self, seconds: float, chore: Callable[[], object]) -> None:
+        while True:
+            started = time.monotonic()
+            try:
+                await asyncio.to_thread(chore)
+            except (Unavailable, redis.RedisError) as error:
+                log.warning("%s", error)
+            await asyncio.sleep(max(0.0, started + seconds - time.monotonic()))
+
+    def _renew(self) -> None:
+        held = [*self.at_work.values(), *(v.claim for v in self.verdicts)]
+        self.store.renew([claim.job_id for claim in held], LEASE_S)
+
+    async def _listen(self) -> None:
+        """Wakes the claiming when somebody arms a delivery for an earlier moment than it waits for."""
+        while True:
+            with suppress(redis.RedisError, OSError):
+                async with (
+                    redis.asyncio.Redis.from_url(self.settings.redis_address) as client,
+                    client.pubsub(ignore_subscribe_messages=True) as channel,
+                ):
+                    await channel.subscribe(WAKE)
+                    async for message in channel.listen():
+                        if float(message["data"]) < self.looks_at:
+                            self.woken.set()
+            await asyncio.sleep(REDIS_AWAY_S)
+
+    async def _drain(self) -> None:
+        """Lets sends under way finish. What does not make it in time may have left: its lease runs out."""
+        if self.at_work:
+            log.info("%d sends are under way; waiting for them", len(self.at_work))
+            await asyncio.wait(self.at_work, timeout=DRAIN_S)
