@@ -12,6 +12,10 @@ from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 
+REASON_LIMIT = 300
+"""Characters of a messenger's words that are kept."""
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     """A pre-approved WhatsApp template; `components` goes out as the client gave it."""
@@ -147,7 +151,17 @@ class Person:
     name: str
 
 
-def by_status(reply: Reply, why: str = "") -> Outcome:
+def words(said: object, secret: str = "") -> str:
+    """What a messenger said, as one line fit for logs, stores and terminals: bounded, printable, without `secret`."""
+    if not isinstance(said, str):
+        return ""
+    # Masked before it is cut, so that no part of the secret is left at the edge.
+    text = said.replace(secret, "***") if secret else said
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line[:REASON_LIMIT].encode(errors="replace").decode()
+
+
+def by_status(reply: Reply, why: str = "") -> Retry | Rejected | Unclear:
     """The outcome when only the HTTP status is left to judge by.
 
     429 pauses the account, 5xx is tried again, any other 4xx is final. A 2xx that nobody could make out is no proof of

@@ -22,6 +22,7 @@ from messengers.base import (
     Sent,
     Unclear,
     by_status,
+    words,
 )
 
 
@@ -50,6 +51,7 @@ def _at_first(count: int, answer: Answer) -> Callable[[Note], Answer]:
     return lambda note: answer if note.nth <= count else _accepts(note)
 
 
+MAX_WAIT_S = 86_400
 FAILURES: dict[str, tuple[str, Callable[[Note], Answer]]] = {
     "429": (
         "asks to wait 3 s, then takes it",
@@ -124,12 +126,14 @@ class Sandbox:
 
     def read(self, reply: Reply) -> Outcome:
         match reply.object():
-            case {"ok": True, "id": str(key)}:
+            case {"ok": True, "id": str(key)} if key.isascii() and 0 < len(key) < 100:
                 return Sent(key)
-            case {"retry_after": int(wait_s), "error": str(why)}:
-                return Retry(why[:300], after_s=wait_s, pauses="recipient")
+            case {"retry_after": int(wait_s), "error": str(why)} if (
+                wait_s is not True and 0 <= wait_s < MAX_WAIT_S
+            ):
+                return Retry(words(why), after_s=float(wait_s), pauses="recipient")
             case {"error": str(why)}:
-                return by_status(reply, why[:300])
+                return by_status(reply, words(why))
         return by_status(reply)
 
     def whoami(self) -> Request | None:

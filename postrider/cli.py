@@ -18,7 +18,7 @@ from postrider import embedded
 from postrider.errors import Misconfigured
 from postrider.settings import Settings
 
-REDIS_WAIT_S = 30
+READY_WAIT_S = 30
 PORT_WAIT_S = 3
 
 
@@ -135,6 +135,8 @@ def supervise(_: argparse.Namespace) -> int:
     options = ServerOptions()
     options.realize(["-n", "-c", "supervisord.conf"])
     options.first, options.test = True, False
+    # Nobody reads the file with its id, and on its way out it deletes whatever stands at that path.
+    options.write_pidfile = lambda: None
     poll = options.poller.poll
     options.poller.poll = lambda timeout: poll(min(timeout, 0.1))
     go(options)
@@ -145,8 +147,9 @@ def await_ready(_: argparse.Namespace) -> int:
     """0 once the API answers for itself, for Redis and, where we start any, for a worker."""
     settings = Settings.from_env()
     embedded.die_with_parent(signal.SIGTERM)
+    embedded.wait_ready(settings, timeout_s=5)
     path = "/readyz" if settings.workers else "/healthz"
-    give_up_at = time.monotonic() + REDIS_WAIT_S
+    give_up_at = time.monotonic() + READY_WAIT_S
     while time.monotonic() < give_up_at:
         with suppress(OSError, http.client.HTTPException):
             if _status(settings.url, path) == 200:
@@ -174,7 +177,7 @@ def _status(url: str, path: str) -> int:
         connection.close()
 
 
-def _demand_redis(settings: Settings, timeout_s: float = REDIS_WAIT_S) -> None:
+def _demand_redis(settings: Settings, timeout_s: float = READY_WAIT_S) -> None:
     """Redis answers and keeps what we promise, or Misconfigured says what is wrong with it."""
     for warning in embedded.check(settings, embedded.wait_ready(settings, timeout_s)):
         sys.stderr.write(f"postrider: {warning}\n")

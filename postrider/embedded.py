@@ -105,7 +105,7 @@ def run(settings: Settings) -> int:
 
 
 def wait_ready(settings: Settings, timeout_s: float) -> redis.Redis:
-    """A client, once Redis answers and has read its file. Raises Misconfigured when it does not."""
+    """A client, once Redis answers. Raises Misconfigured when it does not; reading its file counts as an answer."""
     give_up_at = time.monotonic() + timeout_s
     client = _client(settings)
     while True:
@@ -113,10 +113,16 @@ def wait_ready(settings: Settings, timeout_s: float) -> redis.Redis:
             client.ping()
         except AuthenticationError as error:
             raise Misconfigured(f"REDIS_URL: {_place(settings)} refuses us: {error}") from None
+        except BusyLoadingError:  # a big file takes minutes, and ends
+            give_up_at = time.monotonic() + timeout_s
+            time.sleep(0.05)
         except (RedisError, OSError) as error:
             if time.monotonic() > give_up_at:
+                remedy = (
+                    "start it, or correct REDIS_URL" if settings.redis_url else "see its own words"
+                )
                 raise Misconfigured(
-                    f"Redis at {_place(settings)} does not answer: {error}; start it, or correct REDIS_URL"
+                    f"Redis at {_place(settings)} does not answer: {error}; {remedy}"
                 ) from None
             time.sleep(0.05)
         else:

@@ -69,9 +69,11 @@ def _unavailable_when_redis_is(method: Callable[P, R]) -> Callable[P, R]:
             return method(*args, **kwargs)
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise Unavailable("Redis does not answer; try again") from error
+        except (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError) as error:
+            raise Unavailable(f"Redis takes no writes: {str(error)[:100]}") from error
         except redis.ResponseError as error:
-            if str(error).startswith(("OOM", "MISCONF", "READONLY", "NOREPLICAS", "LOADING")):
-                raise Unavailable(f"Redis takes no writes: {str(error)[:200]}") from error
+            if str(error).startswith(("MISCONF", "NOREPLICAS")):
+                raise Unavailable(f"Redis takes no writes: {str(error)[:100]}") from error
             raise
 
     return wrapped

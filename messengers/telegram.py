@@ -1,0 +1,205 @@
+"""Telegram Bot API: texts from one bot to chats, groups and channels.
+
+https://core.telegram.org/bots/api
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+from messengers.base import (
+    Identity,
+    Outbound,
+    Outcome,
+    Person,
+    Rejected,
+    Reply,
+    Request,
+    Retry,
+    Sent,
+    Unclear,
+    by_status,
+    words,
+)
+
+_CHAT_ID = re.compile(r"0|-?[1-9][0-9]{0,15}")
+# Names of four characters are sold, longer ones are free. https://core.telegram.org/method/account.checkUsername
+_USERNAME = re.compile(r"@[A-Za-z][A-Za-z0-9_]{3,31}")
+
+# The recipient or the request is at fault, whatever code comes with it.
+_FOR_GOOD = re.compile(
+    r"chat not found|user not found|PEER_ID_INVALID|bot was blocked by the user|user is deactivated"
+    r"|can't initiate conversation|bot was kicked|bot is not a member|chat was deleted"
+    r"|can't send messages to bots|not enough rights"
+    r"|message text is empty|is too long|can't parse entities|Wrong HTTP URL specified"
+    r"|Failed to get HTTP URL content|file is too big|wrong file_id",
+    re.IGNORECASE,
+)
+
+_BEGINNINGS = {
+    "Too Many Requests": 429,
+    "Unauthorized": 401,
+    "Misdirected Request": 401,  # an own server that does not serve this token
+    "Logged out": 401,  # comes with 400: the bot was moved to another server
+    "Bad Request: logged out": 401,
+    "Not Found": 404,
+    "Conflict": 409,
+    "Bad Request": 400,
+    "Forbidden": 403,
+    "Request Entity Too Large": 413,
+    "Internal Server Error": 500,
+}
+"""How a description begins -> the code it stands for; the server itself changes codes on the way.
+
+https://github.com/tdlib/telegram-bot-api, Client.cpp: fail_query_with_error, get_closing_error; ClientManager.cpp: send
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Telegram:
+    """One bot. Sent is final: a bot is told of no delivery."""
+
+    name: ClassVar[str] = "telegram"
+    needs: ClassVar[tuple[str, ...]] = ("TELEGRAM_BOT_TOKEN",)
+    idempotent: ClassVar[bool] = False
+    has_receipts: ClassVar[bool] = False
+    TEXT_LIMIT: ClassVar[int] = 4096
+    """https://core.telegram.org/bots/api#sendmessage
+
+    In UTF-16 units, as Telegram counts entities: the strictest reading of «characters», so never refused late. Somebody
+    measured whole characters: https://github.com/FerroxLabs/wayland/issues/934
+    """
+    ID_BITS: ClassVar[int] = 52
+    """https://core.telegram.org/bots/api#chat"""
+    UPDATES_LIMIT: ClassVar[int] = 100
+    """https://core.telegram.org/bots/api#getupdates"""
+
+    token: str = field(repr=False)
+    base_url: str = "https://api.telegram.org"
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self | None:
+        token = env.get("TELEGRAM_BOT_TOKEN", "").strip()
+        base_url = env.get("TELEGRAM_API_URL", "").strip().rstrip("/")
+        return cls(token, base_url or "https://api.telegram.org") if token else None
+
+    def check_recipient(self, uuid: str) -> str | None:
+        if _USERNAME.fullmatch(uuid):
+            return None
+        if _CHAT_ID.fullmatch(uuid) and int(uuid).bit_length() <= self.ID_BITS:
+            return None
+        return f"must be a chat id (an integer of at most {self.ID_BITS} bits) or @name"
+
+    def check_text(self, text: str) -> str | None:
+        length = len(text.encode("utf-16-le", "surrogatepass")) // 2
+        if not length:
+            return f"is empty; telegram takes 1 to {self.TEXT_LIMIT} characters"
+        if length > self.TEXT_LIMIT:
+            return f"has {length} characters (UTF-16); telegram takes {self.TEXT_LIMIT}"
+        return None
+
+    def request(self, out: Outbound) -> Request:
+        chat_id = out.to if out.to.startswith("@") else int(out.to)
+        return self._call("sendMessage", chat_id=chat_id, text=out.text)
+
+    def read(self, reply: Reply) -> Outcome:
+        answer = reply.object()
+        if 200 <= reply.status <= 299:
+            match answer:
+                # True is an int, too; 0 stands for a message that Telegram sends a little later
+                case {"ok": True, "result": {"message_id": int(n)}} if (
+                    type(n) is int and 0 <= n < 2**63
+                ):
+                    return Sent(str(n))
+                case {"ok": True}:
+                    return Unclear("ok, but without a message_id")
+        return self._read_refusal(reply, answer)
+
+    def whoami(self) -> Request | None:
+        return self._call("getMe")
+
+    def read_whoami(self, reply: Reply) -> Identity | Retry | Rejected | Unclear:
+        """https://core.telegram.org/bots/api#getme"""
+        match reply.object():
+            case {"ok": True, "result": {"is_bot": True, **who}} if 200 <= reply.status <= 299:
+                return Identity(self._called(who) or "a bot without a name")
+        outcome = self.read(reply)
+        return Unclear("an answer to another question") if isinstance(outcome, Sent) else outcome
+
+    def people_request(self) -> Request:
+        """Asks who has written lately.
+
+        An offset would drop updates and allowed_updates would stay set, so neither is given.
+        """
+        return self._call("getUpdates", limit=self.UPDATES_LIMIT, timeout=0)
+
+    def read_people(self, reply: Reply) -> list[Person]:
+        """Every chat, and everybody but bots, in the answer to `people_request`, each once.
+
+        [] also when it cannot be asked: with a webhook set, updates go there and this is a 409.
+        """
+        answer = reply.object()
+        updates = answer.get("result") if answer.get("ok") is True else None
+        found: dict[str, str] = {}
+        for update in updates if isinstance(updates, list) else []:
+            for event in map(_dict, _dict(update).values()):
+                pressed = _dict(event.get("message"))  # the message whose button was pressed
+                chats, users = (event.get("chat"), pressed.get("chat")), ("from", "user")
+                for who in map(_dict, (*chats, *map(event.get, users))):
+                    to = self._address(who.get("id"))
+                    if to and who.get("is_bot") is not True:
+                        found[to] = self._called(who) or to
+        return [Person(to, name) for to, name in found.items()]
+
+    def _call(self, method: str, **params: str | int) -> Request:
+        return Request("POST", f"{self.base_url}/bot{self.token}/{method}", json=params)
+
+    def _read_refusal(self, reply: Reply, answer: dict[str, Any]) -> Outcome:
+        """By description first, then by code, then by HTTP status.
+
+        https://core.telegram.org/bots/api#responseparameters
+        """
+        description, code = answer.get("description"), answer.get("error_code")
+        why = self._clean(description)
+        hints = _dict(answer.get("parameters"))
+        if moved_to := self._address(hints.get("migrate_to_chat_id")):
+            return Retry(why or "the group is a supergroup now", after_s=0, moved_to=moved_to)
+        if _FOR_GOOD.search(why):
+            return Rejected(why)
+        if type(code) is not int or not 400 <= code <= 599:
+            code = reply.status
+        code = next((n for begins, n in _BEGINNINGS.items() if why.startswith(begins)), code)
+        if code == 429:
+            wait_s = hints.get("retry_after")
+            if type(wait_s) is not int or not 0 <= wait_s < 10**9:
+                wait_s = reply.retry_after_s()
+            return Retry(why or "HTTP 429", after_s=wait_s, pauses="account")
+        # The token is a part of the path: a wrong one may be just «not found».
+        if code in {401, 404}:
+            return Retry(why or f"HTTP {code}", pauses="account")
+        if code == 409:  # getUpdates against a webhook: of no concern to a send
+            return Retry(why or "HTTP 409")
+        return by_status(replace(reply, status=code), why)
+
+    def _address(self, id_: object) -> str | None:
+        """`id_` as a recipient's `uuid`, when it is a chat id at all."""
+        return str(id_) if type(id_) is int and not self.check_recipient(str(id_)) else None
+
+    def _called(self, who: Mapping[Any, Any]) -> str:
+        """A group's title, or `@name (Full Name)`; "" when there is neither."""
+        title, username, first, last = (
+            self._clean(who.get(key)) for key in ("title", "username", "first_name", "last_name")
+        )
+        full = f"{first} {last}".strip()
+        if username:
+            full = f"@{username} ({full})" if full else f"@{username}"
+        return words(title or full)
+
+    def _clean(self, said: object) -> str:
+        """A proxy may quote our URL, and with it the token, its colon perhaps as %3A."""
+        return words(said, self.token.rpartition(":")[2] or self.token)
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,209 @@
+"""Viber REST Bot API: texts from one bot to those who have written to it or subscribed.
+
+https://developers.viber.com/docs/api/rest-bot-api/
+"""
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar, Self
+
+from messengers.base import (
+    Identity,
+    Outbound,
+    Outcome,
+    Person,
+    Rejected,
+    Reply,
+    Request,
+    Retry,
+    Sent,
+    Unclear,
+    by_status,
+    words,
+)
+
+_MESSAGE_TOKEN = re.compile(r"[0-9]{1,20}")
+
+_ACCOUNT = Retry("", pauses="account")
+_REFUSED = Rejected("")
+
+_MEANING: dict[int, Retry | Rejected] = {
+    # Token, webhook (1, 10: sending needs one), a blocked bot, no right to broadcast: somebody has to mend it.
+    **dict.fromkeys((1, 2, 7, 8, 9, 10, 15, 19, 20), _ACCOUNT),
+    # The recipient: not registered, not subscribed, no suitable device.
+    **dict.fromkeys((5, 6, 11), _REFUSED),
+    # The request: bad or missing data, API version, inline and public-chat matters.
+    **dict.fromkeys((3, 4, 13, 14, 16, 17, 18), _REFUSED),
+    # 100 messages an hour to somebody who does not reply; a reply lifts it at once, so ask before the hour is over.
+    12: Retry("", after_s=600, pauses="recipient"),
+}
+"""`status` -> what it means; all others are Viber's own trouble. https://creators.viber.com/docs/bots-api/errors"""
+
+
+@dataclass(frozen=True, slots=True)
+class Viber:
+    """One bot. A recipient's id is known to this bot only, and only from what people send it."""
+
+    name: ClassVar[str] = "viber"
+    needs: ClassVar[tuple[str, ...]] = ("VIBER_AUTH_TOKEN",)
+    idempotent: ClassVar[bool] = False
+    has_receipts: ClassVar[bool] = True
+    TEXT_LIMIT: ClassVar[int] = 7000
+    """https://creators.viber.com/docs/bots-api/data-models/message"""
+    BODY_LIMIT: ClassVar[int] = 30_000
+    """Bytes of the whole JSON, as UTF-8 without `\\u` escapes and spaces: escaped, 7000 emoji would fill 84 KB.
+
+    https://creators.viber.com/docs/bots-api/resources/messaging/send-message
+    """
+    ENVELOPE_BYTES: ClassVar[int] = 1000
+    """Left for all but the text: far more than the longest receiver, sender and key take."""
+    SENDER_LIMIT: ClassVar[int] = 28
+    """https://creators.viber.com/docs/bots-api/resources/messaging/send-message"""
+    RECIPIENT_LIMIT: ClassVar[int] = 64
+    EVENTS: ClassVar[tuple[str, ...]] = (
+        *("delivered", "seen", "failed"),
+        *("subscribed", "unsubscribed", "conversation_started"),
+    )
+    """`message` and `webhook` come unasked. https://creators.viber.com/docs/bots-api/getting-started/web-hooks"""
+
+    token: str = field(repr=False)
+    sender: str = "Postrider"
+    base_url: str = "https://chatapi.viber.com"
+
+    def __post_init__(self) -> None:
+        if len(self.sender) > self.SENDER_LIMIT:
+            raise ValueError(
+                f"VIBER_SENDER_NAME: has {len(self.sender)} characters; viber takes {self.SENDER_LIMIT}"
+            )
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self | None:
+        """Raises ValueError when the sender's name is too long."""
+        token = env.get("VIBER_AUTH_TOKEN", "").strip()
+        sender = env.get("VIBER_SENDER_NAME", "").strip() or "Postrider"
+        base_url = env.get("VIBER_API_URL", "").strip().rstrip("/") or "https://chatapi.viber.com"
+        return cls(token, sender, base_url) if token else None
+
+    def check_recipient(self, uuid: str) -> str | None:
+        if 1 <= len(uuid) <= self.RECIPIENT_LIMIT and uuid.isprintable() and " " not in uuid:
+            return None
+        return f"must be 1 to {self.RECIPIENT_LIMIT} printable characters without spaces"
+
+    def check_text(self, text: str) -> str | None:
+        if not text:
+            return f"is empty; viber takes 1 to {self.TEXT_LIMIT} characters"
+        if len(text) > self.TEXT_LIMIT:
+            return f"has {len(text)} characters; viber takes {self.TEXT_LIMIT}"
+        size = len(json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        if size > (limit := self.BODY_LIMIT - self.ENVELOPE_BYTES):
+            return f"has {size} bytes as JSON; viber takes {limit}"
+        return None
+
+    def request(self, out: Outbound) -> Request:
+        """`tracking_data` comes back with the recipient's next message."""
+        return self._call(
+            "send_message",
+            receiver=out.to,
+            min_api_version=1,
+            type="text",
+            text=out.text,
+            sender={"name": self.sender},
+            tracking_data=out.key,
+        )
+
+    def read(self, reply: Reply) -> Outcome:
+        """HTTP is 200 even for a refusal: `status` decides."""
+        answer = reply.object()
+        if not _accepted(reply, answer):
+            return self._read_refusal(reply, answer)
+        token = answer.get("message_token")
+        if type(token) in {int, str} and _MESSAGE_TOKEN.fullmatch(str(token)):
+            return Sent(str(token))
+        return Unclear("ok, but without a message_token")
+
+    def whoami(self) -> Request | None:
+        return self._call("get_account_info")
+
+    def read_whoami(self, reply: Reply) -> Identity | Retry | Rejected | Unclear:
+        """https://creators.viber.com/docs/bots-api/resources/app/get-info"""
+        answer = reply.object()
+        name, uri = self._clean(answer.get("name")), self._clean(answer.get("uri"))
+        if name and _accepted(reply, answer):
+            return Identity(words(f"{name} ({uri})" if uri else name))
+        outcome = self.read(reply)
+        return Unclear("an answer to another question") if isinstance(outcome, Sent) else outcome
+
+    def webhook_request(self, url: str) -> Request:
+        """Sends this bot's receipts and messages to `url`; Viber calls it at once and wants a 200.
+
+        https://creators.viber.com/docs/bots-api/getting-started/web-hooks
+        """
+        events = list(self.EVENTS)
+        return self._call(
+            "set_webhook", url=url, event_types=events, send_name=True, send_photo=False
+        )
+
+    def read_webhook(self, reply: Reply) -> Identity | Rejected:
+        """The events that Viber will send, or why it sends none."""
+        answer = reply.object()
+        if _accepted(reply, answer):
+            events = answer.get("event_types")
+            named = map(self._clean, events if isinstance(events, list) else ())
+            return Identity(words(", ".join(filter(None, named))) or "ok")
+        refusal = self._read_refusal(reply, answer)
+        return Rejected("" if isinstance(refusal, Sent) else refusal.reason)
+
+    def authentic(self, headers: Mapping[str, str], body: bytes, now: datetime) -> bool:  # noqa: ARG002
+        """Whether Viber signed `body`. It signs no time, so `now` cannot help: a replay passes.
+
+        https://developers.viber.com/docs/api/rest-bot-api/#callbacks
+        """
+        given = headers.get("x-viber-content-signature", "")
+        wanted = hmac.new(self.token.encode(), body, hashlib.sha256).hexdigest()
+        # As bytes: compare_digest raises on text that is not ASCII.
+        return hmac.compare_digest(given.encode(errors="replace"), wanted.encode())
+
+    def people(self, body: bytes) -> list[Person]:
+        """Who is behind a callback: [] for receipts, for goodbyes and for junk."""
+        match Reply(200, body).object():
+            case {"event": "message", "sender": dict(who)}:
+                pass
+            case {"event": "subscribed" | "conversation_started", "user": dict(who)}:
+                pass
+            case _:
+                return []
+        to = who.get("id")
+        if not isinstance(to, str) or self.check_recipient(to):
+            return []
+        return [Person(to, self._clean(who.get("name")) or to)]
+
+    def _call(self, method: str, **params: Any) -> Request:
+        headers = {"X-Viber-Auth-Token": self.token}
+        return Request("POST", f"{self.base_url}/pa/{method}", headers, params)
+
+    def _read_refusal(self, reply: Reply, answer: dict[str, Any]) -> Outcome:
+        status = answer.get("status")
+        if type(status) is not int or status == 0:
+            if reply.status in {401, 403, 404}:  # not Viber's words: a wrong VIBER_API_URL, a proxy
+                return Retry(f"HTTP {reply.status}", pauses="account")
+            return by_status(reply)
+        why = self._clean(answer.get("status_message")) or words(f"status {status}")
+        match _MEANING.get(status):
+            case Rejected():
+                return Rejected(why)
+            case Retry(after_s=after_s, pauses=pauses):
+                return Retry(why, reply.retry_after_s() or after_s, pauses)
+        return Retry(why, reply.retry_after_s())
+
+    def _clean(self, said: object) -> str:
+        return words(said, self.token)
+
+
+def _accepted(reply: Reply, answer: dict[str, Any]) -> bool:
+    status = answer.get("status")
+    return type(status) is int and status == 0 and 200 <= reply.status <= 299  # False == 0, too

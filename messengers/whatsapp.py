@@ -1,0 +1,220 @@
+"""WhatsApp Business Cloud API: texts and templates from one business number.
+
+https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/send-messages
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
+
+from messengers.base import (
+    REASON_LIMIT,
+    Identity,
+    Outbound,
+    Outcome,
+    Rejected,
+    Reply,
+    Request,
+    Retry,
+    Sent,
+    Template,
+    Unclear,
+    by_status,
+    words,
+)
+
+_PHONE = re.compile(r"\+?[0-9]{1,15}")
+# A business-scoped user id, or (`ENT`) one that linked portfolios share.
+# https://developers.facebook.com/documentation/business-messaging/whatsapp/business-scoped-user-ids/
+_BSUID = re.compile(r"[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}")
+# Ids have no stated form; what is no short ASCII word could not be stored, nor found again by a receipt.
+_WAMID = re.compile(r"[!-~]{1,500}")
+# https://developers.facebook.com/documentation/business-messaging/whatsapp/templates/overview
+_TEMPLATE_NAME = re.compile(r"[a-z0-9_]{1,512}")
+# https://developers.facebook.com/documentation/business-messaging/whatsapp/templates/supported-languages
+_LANGUAGE = re.compile(r"[a-z]{2,3}(_[A-Z]{2})?")
+
+_API_URL = "https://graph.facebook.com"
+_API_VERSION = "v23.0"
+
+_ACCOUNT = Retry("", pauses="account")
+# How long a template is paused the first time; for the limits that name no time it is our guess.
+# https://developers.facebook.com/docs/whatsapp/business-management-api/message-templates/template-pausing
+_HOURS_S = 3 * 3600
+
+_MEANING: dict[int, Retry | Rejected] = {
+    # Over a rate of the app, the account or the number.
+    **dict.fromkeys((4, 17, 341, 613, 80007, 130429), _ACCOUNT),
+    # Token, permissions, payment, policy, registration: nothing goes until somebody mends it.
+    **dict.fromkeys((0, 3, 10, 33, 102, 190, *range(200, 300), 368), _ACCOUNT),
+    **dict.fromkeys((130497, 131005, 131031, 131037, 131042, 131044, 131045), _ACCOUNT),
+    **dict.fromkeys((133010, 133016), _ACCOUNT),
+    # Limits for spam and for template abuse; a template paused for its low quality.
+    **dict.fromkeys((131048, 131064, 132015), replace(_ACCOUNT, after_s=_HOURS_S)),
+    # One message in about 6 s to one user.
+    131056: Retry("", after_s=6, pauses="recipient"),
+    # Meta's own trouble.
+    **dict.fromkeys((1, 2, 131000, 131016, 135000), Retry("")),
+    # Maintenance, as while the number's throughput is raised.
+    131057: Retry("", after_s=300),
+    # A throttled flow goes out ten times an hour.
+    132069: Retry("", after_s=3600),
+    # The recipient: not on WhatsApp, in an experiment, ourselves, not on the test list.
+    **dict.fromkeys((130472, 131021, 131026, 131030), Rejected("")),
+    131047: Rejected("outside the 24-hour window only a template can be sent"),
+    131049: Rejected("may be tried again after 24 hours at the earliest"),
+    131050: Rejected("has opted out of marketing messages"),
+    # The request. 131053, media that Meta could not fetch, deserves a second try once we send media.
+    **dict.fromkeys((100, 131008, 131009, 131051, 131052, 131053, 131062, 131063), Rejected("")),
+    **dict.fromkeys((*range(132000, 132013), 132016, 132068, 137000), Rejected("")),
+}
+"""`error.code` -> what it means; a text here is our hint, put behind Meta's words.
+
+Meta asks to judge by code and details, never by title or HTTP status.
+https://developers.facebook.com/documentation/business-messaging/whatsapp/support/error-codes
+The first row also names the throttles that the Graph API has for every app.
+https://developers.facebook.com/docs/graph-api/guides/error-handling
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class WhatsApp:
+    """One business phone number. Accepted is not delivered: receipts say what became of a message."""
+
+    name: ClassVar[str] = "whatsapp"
+    needs: ClassVar[tuple[str, ...]] = ("WHATSAPP_ACCESS_TOKEN", "WHATSAPP_PHONE_NUMBER_ID")
+    idempotent: ClassVar[bool] = False
+    has_receipts: ClassVar[bool] = True
+    TEXT_LIMIT: ClassVar[int] = 4096
+    """In UTF-16 units, the strictest reading of Meta's «characters».
+
+    https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/text-messages
+    """
+
+    token: str = field(repr=False)
+    phone_number_id: str
+    base_url: str = _API_URL
+    version: str = _API_VERSION
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self | None:
+        token, number = (env.get(name, "").strip() for name in cls.needs)
+        if not (token and number):
+            return None
+        return cls(
+            token,
+            number,
+            base_url=(env.get("WHATSAPP_API_URL", "").strip() or _API_URL).rstrip("/"),
+            version=env.get("WHATSAPP_API_VERSION", "").strip() or _API_VERSION,
+        )
+
+    def check_recipient(self, uuid: str) -> str | None:
+        if _PHONE.fullmatch(uuid) or _BSUID.fullmatch(uuid):
+            return None
+        return (
+            "must be 1 to 15 digits, with or without a leading +, or a BSUID such as US.1349120865"
+        )
+
+    def check_text(self, text: str) -> str | None:
+        length = len(text.encode("utf-16-le", "surrogatepass")) // 2
+        if not length:
+            return "is empty"
+        if length > self.TEXT_LIMIT:
+            return f"has {length} characters (UTF-16); whatsapp takes {self.TEXT_LIMIT}"
+        return None
+
+    def check_template(self, template: Template) -> str | None:
+        """What Meta is sure to refuse in `template`, or None; whether it exists is Meta's to say."""
+        if not _TEMPLATE_NAME.fullmatch(template.name):
+            return "name must be 1 to 512 of a-z, 0-9 and _"
+        if not _LANGUAGE.fullmatch(template.language):
+            return "language must be a code such as en or en_US"
+        for index, part in enumerate(template.components):
+            if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
+                return f"components[{index}] must be an object with a type"
+        return None
+
+    def request(self, out: Outbound) -> Request:
+        """`out.to` goes into `to`, or a BSUID into `recipient`; `out.key` comes back in every receipt.
+
+        Meta takes at most 512 characters of `biz_opaque_callback_data`; our keys are far shorter.
+        """
+        payload: dict[str, Any] = {
+            "messaging_product": "whatsapp",
+            "recipient_type": "individual",
+            "to" if _PHONE.fullmatch(out.to) else "recipient": out.to,
+            "biz_opaque_callback_data": out.key,
+        }
+        if out.template is None:
+            payload |= {"type": "text", "text": {"body": out.text, "preview_url": False}}
+        else:
+            template = {
+                "name": out.template.name,
+                "language": {"code": out.template.language},
+                "components": [dict(part) for part in out.template.components],
+            }
+            payload |= {"type": "template", "template": template}
+        return Request("POST", f"{self._number_url}/messages", self._headers, payload)
+
+    def read(self, reply: Reply) -> Outcome:
+        match reply.object():
+            case {"messages": [{"id": str(wamid)}, *_]} if (
+                200 <= reply.status <= 299 and _WAMID.fullmatch(wamid)
+            ):
+                return Sent(wamid)
+            case {"error": dict(error)}:
+                return self._read_error(reply, error)
+        return by_status(reply)
+
+    def whoami(self) -> Request:
+        url = f"{self._number_url}?fields=verified_name,display_phone_number"
+        return Request("GET", url, self._headers)
+
+    def read_whoami(self, reply: Reply) -> Identity | Retry | Rejected | Unclear:
+        """https://developers.facebook.com/documentation/business-messaging/whatsapp/business-phone-numbers/phone-numbers"""
+        match reply.object():
+            case {"verified_name": str(name), "display_phone_number": str(number)} if (
+                200 <= reply.status <= 299
+            ):
+                return Identity(words(f"{name} (+{number.lstrip('+')})", self.token))
+        outcome = self.read(reply)
+        return Unclear("an answer to another question") if isinstance(outcome, Sent) else outcome
+
+    @property
+    def _number_url(self) -> str:
+        return f"{self.base_url}/{self.version}/{self.phone_number_id}"
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+    def _read_error(self, reply: Reply, error: dict[str, Any]) -> Outcome:
+        code = error.get("code")
+        meant = _MEANING.get(code) if type(code) is int else None  # True is an int, too
+        if (code, error.get("error_subcode")) == (100, 33):
+            # No such phone number id, or not for this token: the setting is wrong, not the message.
+            # https://github.com/sajuthankappan/whatsapp-cloud-api-rs/issues/3
+            meant = _ACCOUNT
+        elif meant is None and error.get("is_transient") is True and reply.status != 429:
+            meant = Retry("")
+        why = self._why(error, meant.reason if meant else "")
+        match meant:
+            case Retry():
+                waits = filter(None, (meant.after_s, reply.retry_after_s()))
+                return replace(meant, reason=why, after_s=max(waits, default=None))
+            case Rejected():
+                return Rejected(why)
+        return by_status(reply, why)
+
+    def _why(self, error: dict[str, Any], hint: str) -> str:
+        """`131047: Re-engagement message / details (hint)`, as far as there is any of it."""
+        code, data = error.get("code"), error.get("error_data")
+        details = data.get("details") if isinstance(data, dict) else data
+        parts = (part for part in (error.get("message"), details) if isinstance(part, str))
+        # Meta quotes a malformed token back: github.com/facebookarchive/react-native-fbsdk/issues/220
+        said = words(" / ".join(parts), self.token)
+        if type(code) is int:
+            said = f"{code}: {said.removeprefix(f'(#{code}) ') or 'no reason given'}"
+        tail = f" ({hint})" if hint else ""
+        return said[: REASON_LIMIT - len(tail)] + tail

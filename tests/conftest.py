@@ -1,0 +1,152 @@
+"""What tests stand on: a real Redis of their own, the real application, real worker processes, a messenger on loopback."""
+
+import base64
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from flask.testing import FlaskClient
+
+from postrider import embedded
+from postrider.service import Service, open_accounts
+from postrider.settings import Settings
+from postrider.store import Store, connect
+from postrider.web import create_app
+from tests.fake import FakeMessenger
+
+PASSWORD = "planted-api-secret"
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def wait_until(condition: Callable[[], object], within_s: float = 10.0, what: str = "") -> None:
+    """Polls `condition` until it holds; fails loudly when it does not in time."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {within_s} s: {what or condition}")
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Redis that belongs to this session alone."""
+    folder = tmp_path_factory.mktemp("redis")
+    sock = folder / "s.sock"
+    command = [
+        embedded.find_server(),
+        "--port",
+        "0",
+        "--unixsocket",
+        sock,
+        "--save",
+        "",
+        "--appendonly",
+        "yes",
+    ]
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=folder, stdout=log)
+    wait_until(sock.exists, what="Redis")
+    yield f"unix://{sock}"
+    server.terminate()
+    server.wait(10)
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    """A client of that Redis, empty."""
+    with connect(redis_url) as found:
+        found.flushall()
+        yield found
+
+
+@pytest.fixture
+def messenger() -> Iterator[FakeMessenger]:
+    """Telegram, Viber and WhatsApp, all on loopback."""
+    with FakeMessenger() as fake:
+        yield fake
+
+
+@pytest.fixture
+def env(
+    redis_url: str, client: redis.Redis, messenger: FakeMessenger, tmp_path: Path
+) -> dict[str, str]:
+    """The environment of a whole service; a test may change it before it uses what builds on it."""
+    return {
+        "REDIS_URL": redis_url,
+        "API_PASSWORD": PASSWORD,
+        "DATA_DIR": str(tmp_path),
+        "RETRY_INTERVAL": "0.2",
+        "UNKNOWN_GRACE": "0.2",
+        **messenger.env(),
+    }
+
+
+@pytest.fixture
+def settings(env: dict[str, str]) -> Settings:
+    return Settings.from_env(env, None)
+
+
+@pytest.fixture
+def service(settings: Settings, client: redis.Redis) -> Service:
+    return Service(Store(client), settings, open_accounts(settings))
+
+
+@pytest.fixture
+def api(settings: Settings) -> FlaskClient:
+    """The API, logged in."""
+    found = create_app(settings, sweeps=False).test_client()
+    found.environ_base["HTTP_AUTHORIZATION"] = basic("postrider", PASSWORD)
+    return found
+
+
+def basic(user: str, password: str) -> str:
+    """The value of an Authorization header."""
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+Start = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start(env: dict[str, str], tmp_path: Path) -> Iterator[Start]:
+    """Starts real processes (`start("postrider", "worker")`), and ends them with the test."""
+    started: list[subprocess.Popen[bytes]] = []
+    bin_dir = Path(sys.executable).parent
+
+    def run(command: str, *args: str, **more_env: str) -> subprocess.Popen[bytes]:
+        with (tmp_path / "processes.log").open("ab") as log:
+            process = subprocess.Popen(
+                [bin_dir / command, *args],
+                env={**os.environ, **env, **more_env},
+                cwd=tmp_path,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+    for process in started:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(15)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def worker(start: Start, client: redis.Redis) -> subprocess.Popen[bytes]:
+    """One worker of ours, at work."""
+    process = start("postrider", "worker")
+    wait_until(lambda: client.scard("rq:workers"), 15, "a worker in RQ's books")
+    return process

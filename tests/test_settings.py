@@ -1,0 +1,103 @@
+"""Settings: what beats what, every fault at once, secrets from files, and the documentation equal to the class."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from postrider.errors import Misconfigured
+from postrider.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_environment_beats_the_file(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("WORKERS=7\nRETRY_COUNT=9\n")
+    settings = Settings.from_env({"WORKERS": "3"}, env_file)
+    assert (settings.workers, settings.retry_count) == (3, 9)
+
+
+def test_an_empty_value_counts_as_unset() -> None:
+    assert Settings.from_env({"WORKERS": "", "REDIS_URL": ""}, None).workers == 2
+
+
+def test_a_secret_may_stand_in_a_file(tmp_path: Path) -> None:
+    secret = tmp_path / "token"
+    secret.write_text("123:abc\n")
+    settings = Settings.from_env({"TELEGRAM_BOT_TOKEN_FILE": str(secret)}, None)
+    assert settings.messenger_env()["TELEGRAM_BOT_TOKEN"] == "123:abc"
+
+
+def test_an_unreadable_secret_file_is_a_fault_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="TELEGRAM_BOT_TOKEN_FILE: cannot read"):
+        Settings.from_env({"TELEGRAM_BOT_TOKEN_FILE": str(tmp_path / "none")}, None)
+
+
+def test_every_fault_is_named_at_once() -> None:
+    wrong = {
+        "BIND": "here",
+        "TZ": "Mars/Olympus",
+        "WORKERS": "-1",
+        "TELEGRAM_API_URL": "ftp://x",
+        "WHATSAPP_API_VERSION": "23",
+        "SANDBOX": "perhaps",
+        "API_USER": "a:b",
+    }
+    with pytest.raises(Misconfigured) as caught:
+        Settings.from_env(wrong, None)
+    assert {fault.partition(":")[0] for fault in caught.value.faults} == set(wrong)
+
+
+def test_tls_files_come_in_pairs() -> None:
+    with pytest.raises(Misconfigured, match="set both, or neither"):
+        Settings.from_env({"TLS_CERT_FILE": "cert.pem"}, None)
+
+
+@pytest.mark.parametrize(
+    ("env", "url"),
+    [
+        ({}, "http://127.0.0.1:5000"),
+        ({"BIND": "0.0.0.0:80"}, "http://127.0.0.1:80"),
+        ({"BIND": "[::1]:81", "TLS_CERT_FILE": "c", "TLS_KEY_FILE": "k"}, "https://[::1]:81"),
+    ],
+)
+def test_url_is_how_this_machine_reaches_the_api(env: dict[str, str], url: str) -> None:
+    assert Settings.from_env(env, None).url == url
+
+
+def test_no_secret_shows() -> None:
+    env = {
+        "API_PASSWORD": "planted-1",
+        "VIBER_AUTH_TOKEN": "planted-2",
+        "REDIS_URL": "redis://:planted-3@h",
+    }
+    settings = Settings.from_env(env, None)
+    assert "planted" not in repr(settings) + str(settings)
+
+
+def test_a_rejected_secret_does_not_show_in_the_fault() -> None:
+    with pytest.raises(Misconfigured) as caught:
+        Settings.from_env({"WHATSAPP_PHONE_NUMBER_ID": "planted-secret"}, None)
+    assert "planted" not in str(caught.value)
+
+
+def names() -> list[str]:
+    return [field.upper() for field in Settings.model_fields]
+
+
+def test_the_example_file_names_every_setting_and_no_other() -> None:
+    example = (ROOT / ".env.example").read_text()
+    assert re.findall(r"^#? ?([A-Z][A-Z_]+)=", example, re.MULTILINE) == names()
+
+
+def test_the_example_file_shows_the_defaults() -> None:
+    example = (ROOT / ".env.example").read_text()
+    shown = dict(re.findall(r"^#? ?([A-Z][A-Z_]+)=(.*)$", example, re.MULTILINE))
+    assert Settings.from_env(shown, None) == Settings.from_env({}, None)
+
+
+def test_the_readme_table_names_every_setting_once() -> None:
+    readme = (ROOT / "README.md").read_text()
+    table = readme.partition("## Settings")[2].partition("\n## ")[0]
+    assert sorted(re.findall(r"`([A-Z][A-Z_]+)`(?= \()", table)) == sorted(names())
