@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
-
 REASON_LIMIT = 300
 """Characters of a messenger's words that are kept."""
 
@@ -158,7 +157,7 @@ def words(said: object, secret: str = "") -> str:
     # Masked before it is cut, so that no part of the secret is left at the edge.
     text = said.replace(secret, "***") if secret else said
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line[:REASON_LIMIT].encode(errors="replace").decode()
+    return line[:REASON_LIMIT]
 
 
 def by_status(reply: Reply, why: str = "") -> Retry | Rejected | Unclear:
@@ -210,6 +209,14 @@ class Messenger(Protocol):
 
     def read_whoami(self, reply: Reply) -> Identity | Retry | Rejected | Unclear:
         """What `reply` to `whoami` says."""
+
+
+@runtime_checkable
+class Templates(Protocol):
+    """What an adapter has besides when its messenger takes templates instead of a text."""
+
+    def check_template(self, template: Template) -> str | None:
+        """What is wrong with it, or None."""
 
 
 @runtime_checkable

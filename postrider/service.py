@@ -18,6 +18,7 @@ from messengers.base import (
     Request,
     Retry,
     Sent,
+    Templates,
     Unclear,
     Webhook,
 )
@@ -107,18 +108,23 @@ class Service:
     def _check_body(self, new: NewMessage) -> None:
         if reason := _unstorable(new.body):
             raise InvalidRequest("body", reason)
-        with_template = {"whatsapp"} if new.template else set()
-        first_of: dict[str, int] = {}
+        first_of: dict[tuple[str, str], int] = {}
         for index, recipient in enumerate(new.recipients):
-            first_of.setdefault(recipient.service, index)
-        for service, index in first_of.items():
-            if service in with_template:
+            first_of.setdefault((recipient.service, recipient.account), index)
+        templated = False
+        for key, index in first_of.items():
+            adapter: object = self.accounts[key]
+            if new.template and isinstance(adapter, Templates):
+                templated = True
+                if reason := adapter.check_template(new.template):
+                    raise InvalidRequest("template", reason)
                 continue
             if not new.body.strip():
                 raise InvalidRequest("body", "must hold more than white space")
-            adapter = self.accounts[service, new.recipients[index].account]
-            if reason := adapter.check_text(new.body):
-                raise InvalidRequest("body", f"{reason} (recipients[{index}], {service})")
+            if reason := self.accounts[key].check_text(new.body):
+                raise InvalidRequest("body", f"{reason} (recipients[{index}], {key[0]})")
+        if new.template and not templated:
+            raise InvalidRequest("template", "is for whatsapp, and no recipient is there")
 
     def _check_time(self, send_at: datetime | None, now: datetime) -> None:
         if send_at is None:

@@ -8,6 +8,7 @@ import zoneinfo
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from urllib.parse import quote
 
 from dotenv import dotenv_values
 from pydantic import (
@@ -211,7 +212,7 @@ class Settings(BaseModel):
         """URL of the Redis to use: `REDIS_URL`, else the embedded one. May hold a password."""
         if self.redis_url is not None:
             return self.redis_url.get_secret_value()
-        return f"unix://{self.redis_socket}"
+        return f"unix://{quote(str(self.redis_socket))}"
 
     def messenger_env(self) -> dict[str, str]:
         """What adapters are made from: every set setting by its variable name, secrets in clear."""

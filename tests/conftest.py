@@ -1,18 +1,20 @@
 """What tests stand on: a real Redis of their own, the real application, real worker processes, a messenger on loopback."""
 
-import base64
 import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
-from flask.testing import FlaskClient
+import requests
+from werkzeug.serving import make_server
 
 from postrider import embedded
 from postrider.service import Service, open_accounts
@@ -98,17 +100,31 @@ def service(settings: Settings, client: redis.Redis) -> Service:
     return Service(Store(client), settings, open_accounts(settings))
 
 
+class Api(requests.Session):
+    """A client of the API, logged in. Paths instead of URLs; `auth=None` logs it out."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+        self.auth = ("postrider", PASSWORD)
+        self.trust_env = False  # a .netrc of whoever runs the tests is of no concern
+
+    def request(self, method: str, url: str, **kwargs: Any) -> requests.Response:
+        kwargs.setdefault("timeout", 30)
+        return super().request(method, self.url + url, **kwargs)
+
+
 @pytest.fixture
-def api(settings: Settings) -> FlaskClient:
-    """The API, logged in."""
-    found = create_app(settings, sweeps=False).test_client()
-    found.environ_base["HTTP_AUTHORIZATION"] = basic("postrider", PASSWORD)
-    return found
-
-
-def basic(user: str, password: str) -> str:
-    """The value of an Authorization header."""
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+def api(settings: Settings) -> Iterator[Api]:
+    """The API over real HTTP, in a thread."""
+    server = make_server("127.0.0.1", 0, create_app(settings, sweeps=False), threaded=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    with Api(f"http://127.0.0.1:{server.server_port}") as found:
+        yield found
+    server.shutdown()
+    thread.join(10)
+    server.server_close()
 
 
 Start = Callable[..., subprocess.Popen[bytes]]

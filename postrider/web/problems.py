@@ -8,6 +8,7 @@ from apiflask import HTTPError
 from flask import Flask, Response, json, request
 from pydantic import BaseModel
 from werkzeug.exceptions import HTTPException
+from werkzeug.wrappers import Response as WerkzeugResponse
 
 from postrider import errors
 
@@ -98,13 +99,13 @@ def _path(field: str) -> str:
     return "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in field.split("."))[1:]
 
 
-def _http(error: Exception) -> Response:
+def _http(error: Exception) -> WerkzeugResponse:
     """Keeps the headers of the original answer: Allow, Retry-After, WWW-Authenticate."""
     if not isinstance(error, HTTPException):
         raise TypeError from error
     response = error.get_response()
-    if not isinstance(response, Response):
-        response = Response(status=error.code)
+    if not isinstance(response, WerkzeugResponse):
+        raise TypeError from error
     status = response.status_code
     if 300 <= status < 400:
         return response

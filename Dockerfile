@@ -1,0 +1,16 @@
+# Two stages: pip and its caches stay behind, the environment goes on.
+FROM python:3.13-slim AS build
+WORKDIR /src
+RUN python -m venv /opt/postrider
+ENV PATH=/opt/postrider/bin:$PATH
+COPY . .
+RUN pip install --no-cache-dir .
+
+FROM python:3.13-slim
+RUN useradd --uid 10001 --create-home --home-dir /var/lib/postrider postrider
+COPY --from=build /opt/postrider /opt/postrider
+ENV PATH=/opt/postrider/bin:$PATH PYTHONUNBUFFERED=1 BIND=0.0.0.0:5000
+USER 10001
+WORKDIR /var/lib/postrider
+EXPOSE 5000
+CMD ["postrider", "api"]

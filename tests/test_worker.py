@@ -1,0 +1,286 @@
+"""Our worker as a real process, and RQ's own tools on the same Redis."""
+
+import os
+import pickle
+import signal
+import statistics
+import subprocess
+import time
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import redis
+from rq import Worker
+from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
+
+from postrider.model import NewMessage, Recipient
+from postrider.service import Service
+from tests.conftest import Start, wait_until
+from tests.fake import Answer, Call, FakeMessenger, says
+
+
+def post(service: Service, count: int, *, in_s: float | None = None, first: int = 0) -> None:
+    now = service.store.now()
+    send_at = None if in_s is None else now + timedelta(seconds=in_s)
+    recipients = tuple(Recipient(str(n), "telegram") for n in range(first, first + count))
+    service.accept(NewMessage("Hello", recipients, send_at))
+
+
+def counts(service: Service) -> Counter[str]:
+    rows = [*service.scheduled(10_000, None).rows, *service.finished(10_000, None).rows]
+    return Counter(delivery.state.value for delivery, _ in rows)
+
+
+def test_everyone_gets_it_once(service: Service, messenger: FakeMessenger, worker: object) -> None:
+    post(service, 500)
+    wait_until(lambda: counts(service)["sent"] == 500, 20)
+    assert Counter(call.to for call in messenger.calls) == {str(n): 1 for n in range(500)}
+    assert {call.text for call in messenger.calls} == {"Hello"}
+
+
+def test_all_three_messengers_and_the_sandbox_in_one_message(
+    service: Service, messenger: FakeMessenger, worker: object
+) -> None:
+    recipients = (
+        ("42", "telegram"),
+        ("abc==", "viber"),
+        ("+4915112345678", "whatsapp"),
+        ("ana", "sandbox"),
+    )
+    service.accept(NewMessage("Hello 👋", tuple(Recipient(*r) for r in recipients)))
+    wait_until(lambda: counts(service)["sent"] == 4)
+    assert sorted(call.to for call in messenger.calls) == ["+4915112345678", "42", "abc=="]
+    assert len(service.notes(10)) == 1
+
+
+def test_nothing_is_early_and_little_is_late(
+    service: Service, messenger: FakeMessenger, worker: object
+) -> None:
+    due = []
+    for n in range(40):
+        now = service.store.now()
+        due.append(now + timedelta(seconds=0.5 + n * 0.05))
+        service.accept(NewMessage("x", (Recipient(str(n), "telegram"),), due[-1]))
+    wait_until(lambda: len(messenger.calls) == 40, 15)
+    late = [call.at - due[int(call.to)].timestamp() for call in messenger.calls]
+    assert min(late) >= 0
+    assert statistics.median(late) < 1  # how late exactly is for the benchmarks to say
+
+
+def test_a_refusal_fails_and_a_flood_is_waited_out(
+    service: Service, messenger: FakeMessenger, worker: object
+) -> None:
+    floods = iter(
+        [
+            says(
+                429,
+                ok=False,
+                error_code=429,
+                description="Too Many Requests",
+                parameters={"retry_after": 1},
+            )
+        ]
+    )
+
+    def script(call: Call) -> Answer | None:
+        if call.to == "1":
+            return says(403, ok=False, error_code=403, description="Forbidden: user is deactivated")
+        return next(floods, None)
+
+    messenger.script = script
+    post(service, 2)
+    wait_until(lambda: counts(service) == {"sent": 1, "failed": 1}, 10)
+    first, second = (call.at for call in messenger.calls if call.to == "0")
+    assert second - first >= 1
+
+
+def test_a_lost_answer_is_unknown_and_sent_again_with_the_attempt_on_record(
+    service: Service, messenger: FakeMessenger, client: redis.Redis, worker: object
+) -> None:
+    cuts = iter([Answer(cut=True)])
+    messenger.script = lambda _: next(cuts, None)
+    post(service, 1)
+    wait_until(lambda: counts(service)["sent"] == 1)
+    assert len(messenger.calls) == 2
+    (key,) = client.scan_iter("pr:a:*")
+    first, second = (client.hget(key, "0") or b"").split(b"\n")
+    assert b"unclear" in first
+    assert b"sent" in second
+
+
+def test_a_connection_refused_is_tried_again(
+    service: Service, env: dict[str, str], messenger: FakeMessenger, start: Start
+) -> None:
+    start("postrider", "worker", TELEGRAM_API_URL="http://127.0.0.1:1", RETRY_COUNT="2")
+    post(service, 1)
+    wait_until(lambda: counts(service)["failed"] == 1, 15)
+    assert messenger.calls == []
+
+
+def test_a_new_earlier_message_wakes_a_sleeping_worker(
+    service: Service, messenger: FakeMessenger, worker: object
+) -> None:
+    post(service, 1, in_s=3600)
+    time.sleep(0.1)
+    asked = time.time()
+    post(service, 1, first=1)
+    wait_until(lambda: messenger.calls, 5)
+    assert messenger.calls[0].at - asked < 1
+
+
+def test_a_worker_stands_in_rqs_books(
+    service: Service, client: redis.Redis, worker: subprocess.Popen[bytes]
+) -> None:
+    post(service, 3)
+    wait_until(lambda: counts(service)["sent"] == 3)
+    (listed,) = Worker.all(connection=client)
+    assert listed.pid == worker.pid
+    assert sorted(listed.queue_names()) == ["default", "high", "low"]
+    wait_until(lambda: Worker.all(connection=client)[0].successful_job_count == 3)
+    worker.terminate()
+    worker.wait(15)
+    assert Worker.all(connection=client) == []
+
+
+def test_sigterm_finishes_what_is_under_way_and_takes_nothing_more(
+    service: Service, messenger: FakeMessenger, start: Start, client: redis.Redis
+) -> None:
+    messenger.script = lambda _: says(ok=True, result={"message_id": 1}, after_s=1.0)
+    worker = start("postrider", "worker", WORKER_CONCURRENCY="10")
+    wait_until(lambda: client.scard("rq:workers"), 15)
+    post(service, 50)
+    wait_until(lambda: len(messenger.calls) == 10)
+    worker.terminate()
+    assert worker.wait(15) == 0
+    assert counts(service) == {"sent": 10, "scheduled": 40}
+    assert client.zcard("pr:leases") == 0
+    assert client.scard("rq:workers") == 0
+
+
+def test_what_a_killed_worker_held_is_sent_by_another(
+    service: Service, messenger: FakeMessenger, start: Start, client: redis.Redis
+) -> None:
+    messenger.script = lambda _: says(ok=True, result={"message_id": 1}, after_s=30)
+    first = start("postrider", "worker")
+    post(service, 5)
+    wait_until(lambda: len(messenger.calls) == 5, 15)
+    os.killpg(first.pid, signal.SIGKILL)
+    messenger.script = lambda _: None
+    start("postrider", "worker")
+    wait_until(lambda: counts(service)["sent"] == 5, 60)
+    assert Counter(call.to for call in messenger.calls) == {str(n): 2 for n in range(5)}
+    for key in client.scan_iter("pr:a:*"):
+        for n in range(5):
+            assert b"died" in (client.hget(key, str(n)) or b"")
+
+
+def test_a_frozen_worker_that_wakes_sends_nothing_twice_in_silence(
+    service: Service, messenger: FakeMessenger, start: Start, client: redis.Redis
+) -> None:
+    frozen = start("postrider", "worker")
+    wait_until(lambda: client.scard("rq:workers"), 15)
+    frozen.send_signal(signal.SIGSTOP)
+    post(service, 200)
+    start("postrider", "worker")
+    wait_until(lambda: counts(service)["sent"] == 200, 20)
+    frozen.send_signal(signal.SIGCONT)
+    post(service, 200, first=200)
+    wait_until(lambda: counts(service)["sent"] == 400, 20)
+    assert Counter(call.to for call in messenger.calls) == {str(n): 1 for n in range(400)}
+
+
+# -- RQ's own tools
+
+
+def start_stock(start: Start, url: str, workers: int = 1) -> None:
+    start("rqscheduler", "-i", "1", "--url", url)
+    for _ in range(workers):
+        start("rq", "worker", "--url", url, "high", "default", "low")
+
+
+def test_stock_rqscheduler_and_rq_worker_deliver_each_once(
+    service: Service, redis_url: str, messenger: FakeMessenger, start: Start, client: redis.Redis
+) -> None:
+    messenger.script = lambda call: (
+        says(403, ok=False, error_code=403, description="Forbidden: bot was kicked")
+        if call.to == "7"
+        else None
+    )
+    start_stock(start, redis_url)
+    post(service, 10, in_s=1.5)
+    wait_until(lambda: counts(service) == {"sent": 9, "failed": 1}, 60)
+    assert Counter(call.to for call in messenger.calls) == {str(n): 1 for n in range(10)}
+    wait_until(lambda: FinishedJobRegistry("default", connection=client).get_job_count() == 9)
+    (failed,) = FailedJobRegistry("default", connection=client).get_job_ids()
+    assert failed.endswith("-7")
+    assert StartedJobRegistry("default", connection=client).get_job_ids() == []
+
+
+def test_a_stock_worker_retries_too(
+    service: Service, redis_url: str, messenger: FakeMessenger, start: Start
+) -> None:
+    answers = iter(
+        [says(500, ok=False, error_code=500, description="Internal Server Error"), Answer(cut=True)]
+    )
+    messenger.script = lambda _: next(answers, None)
+    start_stock(start, redis_url)
+    post(service, 1)
+    wait_until(lambda: counts(service)["sent"] == 1, 60)
+    assert len(messenger.calls) == 3
+
+
+def test_stock_and_our_workers_together_deliver_each_once(
+    service: Service,
+    redis_url: str,
+    messenger: FakeMessenger,
+    start: Start,
+    worker: object,
+    client: redis.Redis,
+) -> None:
+    start_stock(start, redis_url, 2)
+    wait_until(lambda: client.scard("rq:workers") == 3, 30)
+    for batch in range(10):
+        post(service, 20, in_s=0.5 + batch / 4, first=batch * 20)
+    wait_until(lambda: counts(service)["sent"] == 200, 60)
+    assert Counter(call.to for call in messenger.calls) == {str(n): 1 for n in range(200)}
+
+
+def test_rq_info_reads_our_redis(
+    redis_url: str, service: Service, client: redis.Redis, worker: object
+) -> None:
+    post(service, 3)
+    wait_until(lambda: counts(service)["sent"] == 3)
+    done = subprocess.run(
+        ["rq", "info", "--url", redis_url], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert "3 finished" in done.stdout
+    assert "1 workers, 3 queues" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["high", "default", "low"])
+def test_the_queues_stand_from_the_start(client: redis.Redis, worker: object, name: str) -> None:
+    assert f"rq:queue:{name}".encode() in client.smembers("rq:queues")
+
+
+def test_a_forged_job_runs_nothing_in_our_worker(
+    service: Service,
+    client: redis.Redis,
+    worker: subprocess.Popen[bytes],
+    tmp_path: Path,
+) -> None:
+    trap = tmp_path / "sprung"
+    for n, data in enumerate(
+        [pickle.dumps(("os.system", None, (f"touch {trap}",), {})), b"cos\nsystem\n(S'touch'\ntR."]
+    ):
+        job_id = f"{n}" * 21 + "-0"
+        client.hset(
+            f"rq:job:{job_id}", mapping={"data": data, "status": "queued", "origin": "default"}
+        )
+        client.rpush("rq:queue:default", job_id)
+    wait_until(lambda: client.llen("rq:queue:default") == 0)
+    post(service, 1)
+    wait_until(lambda: counts(service)["sent"] == 1)
+    assert not trap.exists()
+    assert worker.poll() is None
