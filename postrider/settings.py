@@ -7,7 +7,7 @@ import os
 import zoneinfo
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import quote
 
 from dotenv import dotenv_values
@@ -136,16 +136,6 @@ class Settings(BaseModel):
     """Graph API."""
     whatsapp_api_version: Annotated[str, Field(pattern=r"^v\d+\.\d+$")] = "v23.0"
     """Graph API version."""
-
-    groups: ClassVar[dict[str, str]] = {
-        "api_user": "service",
-        "redis_url": "Redis",
-        "workers": "sending",
-        "telegram_bot_token": "telegram",
-        "viber_auth_token": "viber",
-        "whatsapp_access_token": "whatsapp",
-    }
-    """First field of each group -> the group's name, for the documentation."""
 
     @classmethod
     def from_env(

@@ -1,6 +1,7 @@
 """What tests stand on: a real Redis of their own, the real application, real worker processes, a messenger on loopback."""
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from postrider.store import Store, connect
 from postrider.web import create_app
 from tests.fake import FakeMessenger
 
+logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a failure drowns in access lines
 PASSWORD = "planted-api-secret"
 ROOT = Path(__file__).resolve().parent.parent
 

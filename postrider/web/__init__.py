@@ -52,6 +52,7 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
         VALIDATION_ERROR_STATUS_CODE=400,
         AUTO_VALIDATION_ERROR_RESPONSE=False,
         AUTO_404_RESPONSE=False,
+        AUTO_OPERATION_ID=True,
     )
     app.description = (
         "Post one message with a time and a list of recipients; each gets it on time, once."

@@ -1,0 +1,297 @@
+"""Both transports, held to the same tests: against real sockets that behave as badly as sockets can."""
+
+import asyncio
+import contextlib
+import socket
+import socketserver
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from messengers.base import NoReply, Note, Reply, Request
+from messengers.sandbox import FAILURES
+from postrider import transport
+from postrider.transport import MAX_REPLY, Blocking, Concurrent
+from tests.fake import Answer, FakeMessenger
+
+Send = Callable[[Request | Note], Reply | NoReply]
+Notes = list[Note]
+
+
+@pytest.fixture
+def notes() -> Notes:
+    return []
+
+
+@pytest.fixture(params=["blocking", "concurrent"])
+def send(request: pytest.FixtureRequest, notes: Notes) -> Iterator[Send]:
+    verify = request.node.get_closest_marker("no_verify") is None
+    if request.param == "blocking":
+        yield Blocking(notes.append, tls_verify=verify).send
+        return
+    loop = asyncio.new_event_loop()
+
+    async def make() -> Concurrent:
+        return Concurrent(notes.append, connections=10, tls_verify=verify)
+
+    carrier = loop.run_until_complete(make())
+    yield lambda asked: loop.run_until_complete(carrier.send(asked))
+    loop.run_until_complete(carrier.__aexit__())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+@contextlib.contextmanager
+def serving(
+    handle: Callable[[socket.socket], None], context: ssl.SSLContext | None = None
+) -> Iterator[str]:
+    """A server that does with each connection whatever `handle` does."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+                connection = self.request
+                if context:
+                    secure = context.wrap_socket(connection, server_side=True)
+                    connection = stack.enter_context(secure)
+                request = b""
+                while not request.endswith(b"}"):  # a request that is not read to its end is reset
+                    request += connection.recv(65536)
+                handle(connection)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        block_on_close = False
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield f"http{'s' if context else ''}://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join(5)
+
+
+def drip(head: bytes, piece: bytes, every_s: float = 0.2) -> Callable[[socket.socket], None]:
+    def handle(connection: socket.socket) -> None:
+        connection.sendall(head)
+        while True:
+            connection.sendall(piece)
+            time.sleep(every_s)
+
+    return handle
+
+
+def post(url: str) -> Request:
+    return Request(
+        "POST", f"{url}/bot123:planted-secret/sendMessage", {"X-Extra": "1"}, {"text": "Grüße 👋"}
+    )
+
+
+def test_what_is_sent_arrives_as_it_is(send: Send, messenger: FakeMessenger) -> None:
+    reply = send(post(messenger.url))
+    assert isinstance(reply, Reply)
+    assert (reply.status, reply.object()["ok"]) == (200, True)
+    (call,) = messenger.calls
+    assert call.json == {"text": "Grüße 👋"}
+    assert call.headers["Content-Type"] == "application/json"
+    assert call.headers["X-Extra"] == "1"
+
+
+def test_a_get_has_no_body(send: Send, messenger: FakeMessenger) -> None:
+    assert isinstance(send(Request("GET", f"{messenger.url}/bot1/getMe")), Reply)
+    assert messenger.calls[0].json == {}
+    assert "Content-Type" not in messenger.calls[0].headers
+
+
+def test_connections_are_kept(send: Send, messenger: FakeMessenger) -> None:
+    started = time.perf_counter()
+    for _ in range(50):
+        send(post(messenger.url))
+    assert time.perf_counter() - started < 5
+    assert len(messenger.calls) == 50
+
+
+def test_header_names_come_back_in_lower_case(send: Send, messenger: FakeMessenger) -> None:
+    messenger.script = lambda _: Answer(429, b"{}", {"Retry-After": "7"})
+    reply = send(post(messenger.url))
+    assert isinstance(reply, Reply)
+    assert reply.retry_after_s() == 7
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_not_followed(send: Send, messenger: FakeMessenger, status: int) -> None:
+    messenger.script = lambda _: Answer(status, b"", {"Location": f"{messenger.url}/elsewhere"})
+    reply = send(post(messenger.url))
+    assert isinstance(reply, Reply)
+    assert reply.status == status
+    assert len(messenger.calls) == 1
+
+
+def test_nothing_left_when_nobody_listens(send: Send) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        reply = send(post(f"http://127.0.0.1:{closed.getsockname()[1]}"))
+    assert reply == NoReply(left=False, reason="could not connect")
+
+
+def test_nothing_left_when_the_name_does_not_exist(send: Send) -> None:
+    reply = send(post("http://nowhere.invalid"))
+    assert reply == NoReply(left=False, reason="could not connect")
+
+
+def test_nothing_left_when_connecting_takes_too_long(
+    send: Send, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a full backlog: the kernel answers no further connection
+    with socket.socket() as full, contextlib.ExitStack() as stack:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        started = time.monotonic()
+        reply = send(post(f"http://127.0.0.1:{full.getsockname()[1]}"))
+    assert isinstance(reply, NoReply)
+    assert not reply.left
+    assert time.monotonic() - started < transport.CONNECT_S + 2
+
+
+def test_an_answer_cut_off_is_no_answer(send: Send, messenger: FakeMessenger) -> None:
+    messenger.script = lambda _: Answer(cut=True)
+    reply = send(post(messenger.url))
+    assert isinstance(reply, NoReply)
+    assert reply.left
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"",
+        b"\0\0\0\0",
+        b"HTTP/1.1",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"HTTP/1.1 2000 OK\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 5000 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
+    ],
+    ids=range(10),
+)
+def test_half_an_answer_or_no_http_at_all_never_raises(send: Send, words: bytes) -> None:
+    def handle(connection: socket.socket) -> None:
+        connection.sendall(words)
+        connection.close()
+
+    with serving(handle) as url:
+        reply = send(post(url))
+    assert isinstance(reply, NoReply) or reply.object() == {}
+    if isinstance(reply, NoReply):
+        assert reply.left
+
+
+def test_of_a_huge_answer_only_the_beginning_is_read(send: Send, messenger: FakeMessenger) -> None:
+    messenger.script = lambda _: Answer(200, b"x" * 20_000_000)
+    reply = send(post(messenger.url))
+    assert isinstance(reply, Reply)
+    assert len(reply.body) == MAX_REPLY
+
+
+def test_a_compressed_answer_is_not_unpacked(send: Send, messenger: FakeMessenger) -> None:
+    import gzip  # noqa: PLC0415
+
+    bomb = gzip.compress(b"\0" * 50_000_000)
+    messenger.script = lambda _: Answer(200, bomb, {"Content-Encoding": "gzip"})
+    reply = send(post(messenger.url))
+    assert isinstance(reply, Reply)
+    assert reply.object() == {}
+    assert len(reply.body) <= MAX_REPLY
+
+
+def test_silence_after_the_request_ends_in_time(send: Send) -> None:
+    with serving(lambda _: time.sleep(60)) as url:
+        started = time.monotonic()
+        reply = send(post(url))
+    assert reply == NoReply(left=True, reason=transport.NO_ANSWER)
+    assert time.monotonic() - started < transport.READ_S + 2
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b"x"),
+    ],
+    ids=["headers that never end", "a byte now and then"],
+)
+def test_an_answer_that_trickles_ends_with_the_whole_attempt(
+    send: Send, head: bytes, piece: bytes
+) -> None:
+    with serving(drip(head, piece)) as url:
+        started = time.monotonic()
+        reply = send(post(url))
+    took_s = time.monotonic() - started
+    assert isinstance(reply, NoReply)
+    assert reply.left
+    assert took_s < transport.WHOLE_S + 1
+
+
+@pytest.fixture(scope="session")
+def own_certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    folder: Path = tmp_path_factory.mktemp("tls")
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout key.pem -out cert.pem"
+    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return context
+
+
+def says_yes(connection: socket.socket) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(
+    send: Send, own_certificate: ssl.SSLContext
+) -> None:
+    with serving(says_yes, own_certificate) as url:
+        reply = send(post(url))
+    assert reply == NoReply(left=False, reason="its TLS certificate was not accepted")
+
+
+@pytest.mark.no_verify
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_with_tls_verify_off_it_is_taken(send: Send, own_certificate: ssl.SSLContext) -> None:
+    with serving(says_yes, own_certificate) as url:
+        assert isinstance(send(post(url)), Reply)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:1", "http://nowhere.invalid", "nonsense", "http://[", "http://x:99999"],
+)
+def test_no_reason_holds_the_url_with_its_token(send: Send, url: str) -> None:
+    reply = send(post(url))
+    assert isinstance(reply, NoReply)
+    assert "planted" not in reply.reason
+
+
+@pytest.mark.parametrize("uuid", ["ana", *FAILURES])
+def test_the_sandbox_keeps_what_it_takes(send: Send, notes: Notes, uuid: str) -> None:
+    for nth in (1, 2, 3):
+        reply = send(Note(uuid, "Hello", "key-0", nth))
+        assert isinstance(reply, Reply | NoReply)
+    kept = {"blocked": 0, "unknown": 0, "down": 0, "429": 2, "flaky": 1, "refused": 2}.get(uuid, 3)
+    assert len(notes) == kept
+
+
+def test_a_sandbox_yes_is_the_key(send: Send) -> None:
+    reply = send(Note("ana", "x", "key-7"))
+    assert isinstance(reply, Reply)
+    assert reply.object() == {"ok": True, "id": "key-7"}
