@@ -2,6 +2,7 @@
 
 import argparse
 import http.client
+import logging
 import os
 import shlex
 import signal
@@ -22,8 +23,8 @@ READY_WAIT_S = 30
 PORT_WAIT_S = 3
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Every subcommand carries its function as `run`."""
+def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """What `argv` is parsed with. Every subcommand carries its function as `run`."""
     parser = argparse.ArgumentParser(
         prog="postrider", description="A self-hosted, scheduled multi-messenger dispatcher."
     )
@@ -40,12 +41,20 @@ def build_parser() -> argparse.ArgumentParser:
     # What ./run.sh asks for, and nobody else: no help, so that they are not listed.
     for run in (preflight, supervise, await_ready):
         commands.add_parser(run.__name__.replace("_", "-")).set_defaults(run=run)
+
+    # What people type brings tables and colours along: 0.2 s and memory that no process of ours shall take.
+    if not argv or argv[0] not in commands.choices:
+        from postrider import console, doctor  # noqa: PLC0415
+
+        console.add_commands(commands)
+        doctor.add_commands(commands)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0 for done, 1 for failed, 2 for settings or a Redis that we refuse: one fault a line."""
-    args = build_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = build_parser(argv).parse_args(argv)
     started_at = time.monotonic()
     try:
         return int(args.run(args))
@@ -88,6 +97,9 @@ def worker(_: argparse.Namespace) -> int:
     _end_with_supervisor()
     settings = Settings.from_env()
     _demand_redis(settings)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
     from postrider.worker import run  # noqa: PLC0415 - the other commands start without it
 
     return run(settings)

@@ -26,6 +26,11 @@ def any_worker(client: redis.Redis) -> bool:
     return any(Worker.count(queue=Queue(name, connection=client)) for name in QUEUES.values())
 
 
+def lengths(client: redis.Redis) -> dict[str, int]:
+    """How many jobs stand in each of our queues, by its name."""
+    return {name: Queue(name, connection=client).count for name in QUEUES.values()}
+
+
 HEARTBEAT_S = 10
 
 
@@ -46,10 +51,6 @@ class Registration:
             self._worker.heartbeat()
         else:
             self._worker.register_birth()  # type: ignore[no-untyped-call]
-
-    def idle(self) -> None:
-        """Says it has nothing to do."""
-        self._worker.set_state("idle")
 
     @contextmanager
     def alive(self) -> Iterator[None]:

@@ -153,9 +153,11 @@ class Service:
         """Puts a sandbox message into the inbox."""
         self.store.keep_note(note.key, {"uuid": note.to, "text": note.text})
 
-    def notes(self, limit: int) -> list[tuple[datetime, dict[str, str]]]:
-        """The sandbox's newest messages, newest first, with when they came."""
-        return self.store.notes(limit)
+    def notes(
+        self, limit: int, after: float | None = None
+    ) -> list[tuple[datetime, dict[str, str]]]:
+        """The sandbox's newest messages, or the first that came later than `after` (s); oldest first."""
+        return self.store.notes(limit, after)
 
     # -- hearing from messengers
 

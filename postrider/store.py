@@ -97,6 +97,18 @@ class Claimed:
     next_due_in_s: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many deliveries stand where. `held`: unknown with no try left; `late`: waiting though long due."""
+
+    waiting: int
+    sending: int
+    held: int
+    finished: int
+    failed: int
+    late: int
+
+
 class Store:
     """The records, indexes and claims in one Redis."""
 
@@ -182,10 +194,13 @@ class Store:
     # -- claiming and recording
 
     @_unavailable_when_redis_is
-    def claim(self, worker: str, most: int, lease_s: float) -> Claimed:
-        """Up to `most` deliveries that are due, under a lease. `worker` is its name in RQ's books."""
+    def claim(self, worker: str, most: int, lease_s: float, at_work: int = 0) -> Claimed:
+        """Up to `most` deliveries that are due, under a lease.
+
+        `worker` is its name in RQ's books, which show it as busy while it has claims, or `at_work` older ones.
+        """
         now, next_due, _, rows, messages = self._run(
-            "claim", worker, most, lease_s, max(CHUNK, most)
+            "claim", worker, most, lease_s, max(CHUNK, most), at_work
         )
         wait_s = float(next_due) - float(now) if next_due else None
         return Claimed(list(_claims(now, rows, messages)), _moment(now), wait_s)
@@ -268,6 +283,16 @@ class Store:
     # -- lists
 
     @_unavailable_when_redis_is
+    def counts(self, late_s: float = 0.0) -> Counts:
+        """How many deliveries stand where; `late` counts those that were due more than `late_s` ago."""
+        late_before = self.now().timestamp() - late_s
+        pipe: Any = self.redis.pipeline(transaction=False)
+        for key in ("pr:waiting", "pr:leases", "pr:held", "pr:finished", "pr:failed"):
+            pipe.zcard(key)
+        pipe.zcount("pr:waiting", "-inf", f"({_seconds(late_before)}")
+        return Counts(*pipe.execute())
+
+    @_unavailable_when_redis_is
     def scheduled(self, limit: int, cursor: str | None = None) -> Page:
         """What waits, soonest first."""
         return self._page(["pr:waiting"], "up", limit, cursor)
@@ -306,16 +331,26 @@ class Store:
         self._run("inbox", key, json.dumps(note), NOTES_KEPT)
 
     @_unavailable_when_redis_is
-    def notes(self, limit: int) -> list[tuple[datetime, dict[str, str]]]:
-        """The newest notes, newest first, with when they came."""
+    def notes(
+        self, limit: int, after: float | None = None
+    ) -> list[tuple[datetime, dict[str, str]]]:
+        """The newest notes, or the first that came later than `after` (s); oldest first, with when they came.
+
+        A note is what was kept, and its `key`.
+        """
         client: Any = self.redis
-        order = client.zrange("pr:inbox:order", 0, limit - 1, desc=True, withscores=True)
+        if after is None:
+            order = client.zrange("pr:inbox:order", 0, limit - 1, desc=True, withscores=True)[::-1]
+        else:
+            order = client.zrangebyscore(
+                "pr:inbox:order", f"({_seconds(after)}", "+inf", 0, limit, withscores=True
+            )
         if not order:
             return []
         texts = client.hmget("pr:inbox", [key for key, _ in order])
         return [
-            (_moment(at), json.loads(text))
-            for (_, at), text in zip(order, texts, strict=True)
+            (_moment(at), {"key": key.decode(), **json.loads(text)})
+            for (key, at), text in zip(order, texts, strict=True)
             if text is not None
         ]
 

@@ -34,6 +34,8 @@ LONGEST_SLEEP_S = 1.0
 """A wake-up can be lost, and a stock rqscheduler wakes nobody: look at least this often."""
 DRAIN_S = 35.0
 """Seconds that sends under way get to finish at a stop; longer than any attempt."""
+RECORD_WITHIN_S = 5.0
+"""Seconds that the last outcomes get to be recorded at a stop."""
 REDIS_AWAY_S = 0.5
 """Seconds between tries while Redis is away."""
 
@@ -65,7 +67,9 @@ class _Worker:
         self.freed = asyncio.Event()
         """A place has become free."""
         self.ended = asyncio.Event()
-        """Something can be recorded."""
+        """Something can be recorded, or the last of it has been."""
+        self.give_up_at = math.inf
+        """Until when outcomes wait for Redis; once nothing is under way any more, not for ever."""
         self.at_work: dict[asyncio.Task[Verdict], Claim] = {}
         self.verdicts: list[Verdict] = []
         self.threads = ThreadPoolExecutor(4, "redis")
@@ -93,11 +97,10 @@ class _Worker:
             recorder = asyncio.create_task(self._record())
             await self._claim()
             await self._drain()
-            recorder.cancel()
+            await recorder
             for chore in chores:
                 chore.cancel()
-            await asyncio.gather(recorder, *chores, return_exceptions=True)
-            await self._flush()
+            await asyncio.gather(*chores, return_exceptions=True)
         log.info("worker %s has stopped", self.registration.name)
 
     def _stop(self) -> None:
@@ -119,7 +122,7 @@ class _Worker:
             self.looks_at = math.inf
             try:
                 claimed = await asyncio.to_thread(
-                    self.store.claim, self.registration.name, free, LEASE_S
+                    self.store.claim, self.registration.name, free, LEASE_S, len(self.at_work)
                 )
             except Unavailable as error:
                 log.warning("%s", error)
@@ -174,7 +177,7 @@ class _Worker:
 
     async def _record(self) -> None:
         """Records what has ended, as soon as it can: while one batch is written, the next gathers."""
-        while True:
+        while self.give_up_at == math.inf or self.verdicts:
             await self.ended.wait()
             self.ended.clear()
             await self._flush()
@@ -195,6 +198,8 @@ class _Worker:
                     break
                 except Unavailable as error:
                     log.warning("%d outcomes wait to be recorded: %s", len(batch), error)
+                    if time.monotonic() > self.give_up_at:
+                        return  # their leases run out, and they count as unknown
                     await asyncio.sleep(REDIS_AWAY_S)
             for verdict, ours in zip(batch, moved, strict=True):
                 if not ours:
@@ -234,3 +239,5 @@ class _Worker:
         if self.at_work:
             log.info("%d sends are under way; waiting for them", len(self.at_work))
             await asyncio.wait(self.at_work, timeout=DRAIN_S)
+        self.give_up_at = time.monotonic() + RECORD_WITHIN_S
+        self.ended.set()

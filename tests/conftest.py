@@ -160,6 +160,7 @@ def start(env: dict[str, str], tmp_path: Path) -> Iterator[Start]:
             process.wait(15)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @pytest.fixture

@@ -139,6 +139,7 @@ def test_a_worker_stands_in_rqs_books(
     assert listed.pid == worker.pid
     assert sorted(listed.queue_names()) == ["default", "high", "low"]
     wait_until(lambda: Worker.all(connection=client)[0].successful_job_count == 3)
+    wait_until(lambda: Worker.all(connection=client)[0].get_state() == "idle")
     worker.terminate()
     worker.wait(15)
     assert Worker.all(connection=client) == []

@@ -1,5 +1,5 @@
 -- Moves what is due from rq-scheduler's set to RQ's queues, and claims up to `most` of it under a lease.
--- ARGV  1 worker   2 most   3 lease (s)   4 how many due ones to look at
+-- ARGV  1 worker   2 most   3 lease (s)   4 how many due ones to look at   5 how many claims it still works on
 -- Gives {now, next due or '', dropped, rows, messages}. What is claimed at once never touches a queue.
 -- Of every ten picks high gets 6, default 3, low 1, so that low never starves; what one leaves, the next takes.
 local worker, most, lease_until = ARGV[1], tonumber(ARGV[2]), NOW + tonumber(ARGV[3])
@@ -60,9 +60,12 @@ for queue, entries in pairs(running) do call('ZADD', 'rq:wip:' .. queue, unpack(
 for _, row in ipairs(rows) do
   call('HSET', 'rq:job:' .. row[1], 'status', 'started', 'started_at', stamp, 'worker_name', worker)
 end
-if #rows > 0 then
-  call('SET', 'pr:turn', turn)
-  call('HSET', 'rq:worker:' .. worker, 'state', 'busy', 'current_job', rows[#rows][1])
+if #rows > 0 then call('SET', 'pr:turn', turn) end
+local key = 'rq:worker:' .. worker
+if call('EXISTS', key) == 1 then
+  call('HSET', key, 'state', #rows + tonumber(ARGV[5]) > 0 and 'busy' or 'idle')
+  if #rows > 0 then call('HSET', key, 'current_job', rows[#rows][1]) end
+  if #rows + tonumber(ARGV[5]) == 0 then call('HDEL', key, 'current_job') end
 end
 
 local left = false
