@@ -250,16 +250,13 @@ def _embedded_client(settings: Settings) -> redis.Redis:
 def _client(settings: Settings) -> redis.Redis:
     if settings.redis_url is None:
         return _embedded_client(settings)
-    try:
-        return redis.Redis.from_url(
-            settings.redis_address,
-            socket_timeout=2,
-            socket_connect_timeout=2,
-            decode_responses=True,
-            retry=Retry(NoBackoff(), 0),
-        )
-    except ValueError as error:
-        raise Misconfigured(f"REDIS_URL: {error}") from None
+    return redis.Redis.from_url(
+        settings.redis_address,
+        socket_timeout=2,
+        socket_connect_timeout=2,
+        decode_responses=True,
+        retry=Retry(NoBackoff(), 0),
+    )
 
 
 def _place(settings: Settings) -> str:

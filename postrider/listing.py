@@ -1,6 +1,6 @@
 """How messages and deliveries are put into words: the simple API's lines, lists and answers, for HTTP and terminal alike.
 
-Pure functions. The shapes are DESIGN §3's and never change.
+Pure functions. The shapes are promised to clients of the simple API and never change.
 """
 
 from datetime import datetime

@@ -8,8 +8,9 @@ import zoneinfo
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
+import redis
 from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
@@ -41,6 +42,25 @@ def _known_zone(name: str) -> str:
 
 def _switch(value: object) -> object:
     return {"on": True, "off": False}.get(str(value).lower(), value)
+
+
+def _redis_url(url: SecretStr | None) -> SecretStr | None:
+    if url and not _is_redis_url(url.get_secret_value()):
+        raise ValueError(
+            "cannot be read; write it as redis://:PASSWORD@HOST:6379, in the password %23 for #, %2F for /"
+        )
+    return url
+
+
+def _is_redis_url(url: str) -> bool:
+    """Never raises: redis-py's words may hold a part of the password."""
+    try:
+        redis.ConnectionPool.from_url(url)  # which connects to nothing yet
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    # A # or / cuts a password short, and what is left may pass for a host and port.
+    return parts.scheme == "unix" or "@" not in parts.path + parts.query + parts.fragment
 
 
 def _host_port(bind: str) -> str:
@@ -90,7 +110,7 @@ class Settings(BaseModel):
     """Offer the `sandbox` messenger."""
 
     # Redis
-    redis_url: SecretStr | None = None
+    redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = None
     """`redis://`, `rediss://` or `unix://`; unset: an embedded one."""
     durability: Literal["everysec", "none"] = "everysec"
     """`everysec`: an append-only file is demanded; `none`: a Redis without one is accepted."""
@@ -145,7 +165,10 @@ class Settings(BaseModel):
 
         Raises Misconfigured with every fault at once.
         """
-        found: dict[str, str | None] = dict(dotenv_values(env_file)) if env_file else {}
+        try:
+            found: dict[str, str | None] = dict(dotenv_values(env_file)) if env_file else {}
+        except UnicodeDecodeError:
+            raise Misconfigured(f"{env_file}: is not UTF-8") from None
         found.update(environ)
         values: dict[str, Any] = {}
         faults: list[str] = []

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,7 @@ log = logging.getLogger("postrider.worker")
 
 RENEW_S = 4.0
 SWEEP_S = 5.0
+STOPS = {signal.SIGTERM, signal.SIGINT}
 LONGEST_SLEEP_S = 1.0
 """A wake-up can be lost, and a stock rqscheduler wakes nobody: look at least this often."""
 DRAIN_S = 35.0
@@ -42,6 +44,8 @@ REDIS_AWAY_S = 0.5
 
 def run(settings: Settings) -> int:
     """Works until SIGTERM or SIGINT; gives the exit code."""
+    # Blocked and waited for: a handler would miss one that comes while it is set up.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     with connect(settings.redis_address) as client:
         queue.prepare(client)
         registration = queue.Registration(client)
@@ -77,8 +81,7 @@ class _Worker:
     async def work(self) -> None:
         loop = asyncio.get_running_loop()
         loop.set_default_executor(self.threads)
-        for sign in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(sign, self._stop)
+        threading.Thread(target=self._wait_to_be_stopped, args=(loop,), daemon=True).start()
         log.info("worker %s is ready", self.registration.name)
         async with Concurrent(
             self.service.keep_note,
@@ -102,6 +105,11 @@ class _Worker:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
         log.info("worker %s has stopped", self.registration.name)
+
+    def _wait_to_be_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
+        signal.sigwait(STOPS)
+        with suppress(RuntimeError):  # it has ended by itself
+            loop.call_soon_threadsafe(self._stop)
 
     def _stop(self) -> None:
         self.stopping.set()
@@ -222,7 +230,8 @@ class _Worker:
 
     async def _listen(self) -> None:
         """Wakes the claiming when somebody arms a delivery for an earlier moment than it waits for."""
-        while True:
+        # Asked each time: while it connects, redis-py takes being cancelled for a time-out.
+        while not self.stopping.is_set():
             with suppress(redis.RedisError, OSError):
                 async with (
                     redis.asyncio.Redis.from_url(self.settings.redis_address) as client,

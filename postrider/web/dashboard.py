@@ -1,38 +1,77 @@
 """Pages for people: the sandbox's inbox, the API's description. Server-rendered, scripts from files only."""
 
+import math
+import shlex
+from http import HTTPStatus
+
 from apiflask import APIBlueprint
-from flask import Response, jsonify, redirect, render_template
+from flask import Response, jsonify, make_response, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from messengers.sandbox import FAILURES
+from postrider.errors import InvalidRequest, NotFound
 from postrider.service import Service
 from postrider.web.auth import Gate
 
 NOTES_SHOWN = 500
+"""Messages in one answer of /sandbox.json, and the most that the page keeps in sight."""
 
 
 def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     """The pages: /sandbox behind the gate, /docs open."""
     bp = APIBlueprint("dashboard", __name__, enable_openapi=False)
     inbox = gate.guard(APIBlueprint("inbox", __name__, enable_openapi=False))
+    offered = service.settings.sandbox
 
     @bp.get("/")
     def start() -> WerkzeugResponse:
-        return redirect("/sandbox" if service.settings.sandbox else "/docs")
+        page = "dashboard.inbox.sandbox" if offered else "dashboard.docs"
+        return redirect(url_for(page), HTTPStatus.FOUND)
 
     @bp.get("/docs")
     def docs() -> str:
-        return render_template("docs.html")
+        return render_template("docs.html", sandbox=offered)
+
+    @inbox.before_request
+    def only_when_offered() -> None:
+        if not offered:
+            raise NotFound("the sandbox is off here; SANDBOX=on offers it")
+
+    @inbox.after_request
+    def keep_nowhere(response: Response) -> Response:
+        response.headers["Cache-Control"] = "no-store"  # messages are no browser's to keep
+        return response
 
     @inbox.get("/sandbox")
-    def sandbox() -> str:
-        return render_template("sandbox.html", failures=FAILURES)
+    def sandbox() -> Response:
+        return make_response(
+            render_template(
+                "sandbox.html",
+                sandbox=offered,
+                failures={uuid: what for uuid, (what, _) in FAILURES.items()},
+                user=shlex.quote(service.settings.api_user),
+                shown=NOTES_SHOWN,
+            )
+        )
 
     @inbox.get("/sandbox.json")
     def sandbox_json() -> Response:
+        after = request.args.get("after")
+        notes = service.notes(NOTES_SHOWN, None if after is None else _read_cursor(after))
         return jsonify(
-            messages=[{"at": at.isoformat(), **note} for at, note in service.notes(NOTES_SHOWN)]
+            messages=[{"at": at.isoformat(), **note} for at, note in notes],
+            next=f"{notes[-1][0].timestamp():.6f}" if notes else after or "0",
         )
 
     bp.register_blueprint(inbox)
     return bp
+
+
+def _read_cursor(text: str) -> float:
+    try:
+        after = float(text)
+    except ValueError:
+        after = math.nan
+    if not math.isfinite(after):
+        raise InvalidRequest("after", "is not one that this service gave")
+    return after

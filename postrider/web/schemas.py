@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictStr
 from typing_extensions import TypedDict
 
+from postrider import listing
+
 
 class _Strict(BaseModel):
     # An unknown field is most often a misspelt one: `sendat` would send at once.
@@ -86,7 +88,7 @@ class SendMessageOut(BaseModel):
 class PageIn(_Strict):
     """Which part of a list."""
 
-    limit: Annotated[int, Field(ge=1, le=10_000)] = 1_000
+    limit: Annotated[int, Field(ge=1, le=listing.LONGEST_PAGE)] = listing.PAGE
     cursor: Annotated[str | None, Field(description="`next` of the page before")] = None
 
 
