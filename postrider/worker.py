@@ -230,7 +230,7 @@ class _Worker:
 
     async def _listen(self) -> None:
         """Wakes the claiming when somebody arms a delivery for an earlier moment than it waits for."""
-        # Asked each time: while it connects, redis-py takes being cancelled for a time-out.
+        # Looks up each second: while it connects, redis-py takes being cancelled for a time-out.
         while not self.stopping.is_set():
             with suppress(redis.RedisError, OSError):
                 async with (
@@ -238,8 +238,9 @@ class _Worker:
                     client.pubsub(ignore_subscribe_messages=True) as channel,
                 ):
                     await channel.subscribe(WAKE)
-                    async for message in channel.listen():
-                        if float(message["data"]) < self.looks_at:
+                    while not self.stopping.is_set():
+                        message = await channel.get_message(timeout=1)
+                        if message and float(message["data"]) < self.looks_at:
                             self.woken.set()
             await asyncio.sleep(REDIS_AWAY_S)
 
