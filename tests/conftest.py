@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import redis
 import requests
 from werkzeug.serving import make_server
 
-from postrider import embedded
+from postrider import cli, embedded
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import Store, connect
@@ -27,6 +28,9 @@ from tests.fake import FakeMessenger
 logging.getLogger("werkzeug").setLevel(logging.WARNING)  # else a failure drowns in access lines
 PASSWORD = "planted-api-secret"
 ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+POSTRIDER = BIN / "postrider"
+CTRL_C = b"\x03"
 
 
 def wait_until(condition: Callable[[], object], within_s: float = 10.0, what: str = "") -> None:
@@ -38,28 +42,26 @@ def wait_until(condition: Callable[[], object], within_s: float = 10.0, what: st
         time.sleep(0.01)
 
 
+@contextlib.contextmanager
+def redis_with(folder: Path, *flags: str) -> Iterator[str]:
+    """The URL of a Redis of its own, with these flags, that works in `folder`."""
+    sock = folder / "s.sock"
+    command = [embedded.find_server(), "--port", "0", "--unixsocket", sock, "--save", "", *flags]
+    with (folder / "redis.log").open("wb") as log:
+        server = subprocess.Popen(command, cwd=folder, stdout=log)
+    try:
+        wait_until(sock.exists, what="Redis")
+        yield f"unix://{sock}"
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a Redis that belongs to this session alone."""
-    folder = tmp_path_factory.mktemp("redis")
-    sock = folder / "s.sock"
-    command = [
-        embedded.find_server(),
-        "--port",
-        "0",
-        "--unixsocket",
-        sock,
-        "--save",
-        "",
-        "--appendonly",
-        "yes",
-    ]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=folder, stdout=log)
-    wait_until(sock.exists, what="Redis")
-    yield f"unix://{sock}"
-    server.terminate()
-    server.wait(10)
+    with redis_with(tmp_path_factory.mktemp("redis"), "--appendonly", "yes") as url:
+        yield url
 
 
 @pytest.fixture
@@ -136,12 +138,11 @@ Start = Callable[..., subprocess.Popen[bytes]]
 def start(env: dict[str, str], tmp_path: Path) -> Iterator[Start]:
     """Starts real processes (`start("postrider", "worker")`), and ends them with the test."""
     started: list[subprocess.Popen[bytes]] = []
-    bin_dir = Path(sys.executable).parent
 
     def run(command: str, *args: str, **more_env: str) -> subprocess.Popen[bytes]:
         with (tmp_path / "processes.log").open("ab") as log:
             process = subprocess.Popen(
-                [bin_dir / command, *args],
+                [BIN / command, *args],
                 env={**os.environ, **env, **more_env},
                 cwd=tmp_path,
                 stdout=log,
@@ -169,3 +170,55 @@ def worker(start: Start, client: redis.Redis) -> subprocess.Popen[bytes]:
     process = start("postrider", "worker")
     wait_until(lambda: client.scard("rq:workers"), 15, "a worker in RQ's books")
     return process
+
+
+Postrider = Callable[..., int]
+
+
+@pytest.fixture
+def postrider(env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Postrider:
+    """Runs `postrider ...` in this process and gives its exit code. Keywords are settings; None takes one away."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv: str, **settings: str | None) -> int:
+        for name, value in (env | settings).items():
+            monkeypatch.setenv(name, value or "")
+        return cli.main(argv)
+
+    return run
+
+
+AtTerminal = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def at_terminal(env: dict[str, str], tmp_path: Path) -> AtTerminal:
+    """Runs `postrider ...` at a terminal; gives its exit code and the screen. `answer` goes to its question."""
+
+    def run(*argv: str, answer: bytes = b"", columns: int = 130) -> tuple[int, str]:
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [POSTRIDER, *argv],
+            env={**os.environ, **env, "TERM": "xterm-256color", "COLUMNS": str(columns)},
+            cwd=tmp_path,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        screen = b""
+        while True:
+            try:
+                screen += os.read(ours, 65_536)
+            except OSError:  # EIO: the other side is closed
+                break
+            if answer and screen.endswith(b"[y/N] "):
+                if answer == CTRL_C:  # it has no controlling terminal to make a signal of it
+                    process.send_signal(signal.SIGINT)
+                else:
+                    os.write(ours, answer)
+                answer = b""
+        os.close(ours)
+        return process.wait(10), screen.decode()
+
+    return run

@@ -7,7 +7,6 @@ import stat
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import redis
@@ -15,8 +14,7 @@ import redis
 from postrider import embedded
 from postrider.errors import Misconfigured
 from postrider.settings import Settings
-
-POSTRIDER = Path(sys.executable).with_name("postrider")
+from tests.conftest import POSTRIDER
 
 
 def until(condition, deadline_s=15):
@@ -354,11 +352,6 @@ def test_one_that_reads_a_long_file_is_waited_for(server, tmp_path):
 def test_a_wrong_password_is_said_at_once(server):
     with pytest.raises(Misconfigured, match=r"stock\.sock refuses us"):
         embedded.wait_ready(server("--requirepass", "right"), 15)
-
-
-def test_a_url_that_is_none_is_refused():
-    with pytest.raises(Misconfigured, match="REDIS_URL: Redis URL must specify"):
-        embedded.wait_ready(settings(redis_url="localhost:6379"), 1)
 
 
 def test_a_client_is_decoded(here, start):

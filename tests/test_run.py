@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import POSTRIDER
+
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
 
 CHECKOUT = Path(__file__).parent.parent
@@ -217,7 +219,7 @@ def test_a_start_that_is_called_off_leaves_nothing(place):
 def test_a_redis_of_ones_own_and_no_workers(place, tmp_path_factory):
     other = Place(tmp_path_factory.mktemp("redis"))
     redis = subprocess.Popen(
-        [Path(sys.executable).with_name("postrider"), "redis"],
+        [POSTRIDER, "redis"],
         cwd=other.folder,
         env=other.environ,
         stdout=subprocess.DEVNULL,

@@ -82,6 +82,42 @@ def test_a_rejected_secret_does_not_show_in_the_fault() -> None:
     assert "planted" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:6379",
+        "redis://:planted#secret@h",
+        "redis://:planted/secret@h:6379",
+        "redis://:123#secret@h",
+        "redis://:123/secret@h",
+        "redis://:123?secret@h",
+        "redis://[planted",
+    ],
+)
+def test_a_redis_url_that_cannot_be_read_shows_nothing_of_its_password(url: str) -> None:
+    with pytest.raises(Misconfigured, match=r"^REDIS_URL: cannot be read; write") as caught:
+        Settings.from_env({"REDIS_URL": url}, None)
+    told = str(caught.value)
+    assert not [part for part in ("planted", "123", "secret") if part in told]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["redis://:p%23%2Fw@h:6379/1", "rediss://u:p@h", "unix://u:p@/run/s.sock", "unix:///at@s.sock"],
+)
+def test_a_redis_url_that_can_be_read_is_taken(url: str) -> None:
+    assert Settings.from_env({"REDIS_URL": url}, None).redis_address == url
+
+
+def test_an_env_file_that_is_not_utf_8_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_bytes("API_PASSWORD=\u00fc".encode("latin-1"))
+    with pytest.raises(Misconfigured, match=r"^\.env: is not UTF-8$"):
+        Settings.from_env({})
+
+
 def names() -> list[str]:
     return [field.upper() for field in Settings.model_fields]
 

@@ -25,7 +25,7 @@ from postrider.model import (
     Verdict,
     new_message_id,
 )
-from postrider.store import COMMIT_WITHIN_S, Store, connect
+from postrider.store import COMMIT_WITHIN_S, Counts, Store, connect
 from tests.conftest import wait_until
 
 WORKER = "w1"
@@ -470,6 +470,22 @@ def test_pages_of_what_ended_merge_all_kinds_newest_first(store: Store) -> None:
         store.record(WORKER, [ends(mine, kinds[n % 3])], **TTL)
         order.append(mine.delivery_id)
     assert walk(store, "finished", 7) == order[::-1]
+
+
+def test_deliveries_are_counted_where_they_stand(store: Store, client: redis.Redis) -> None:
+    post(store, 6)
+    post(store, 2, in_s=60)
+    sent, failed, unknown, *_ = claim(store, 4)
+    ended = [
+        ends(sent, State.SENT),
+        ends(failed, State.FAILED),
+        ends(unknown, State.UNKNOWN, counts=True),
+    ]
+    store.record(WORKER, ended, **TTL)
+    where = {"waiting": 4, "sending": 1, "held": 1, "finished": 1, "failed": 1}
+    assert store.counts(late_s=30) == Counts(**where, late=0)
+    assert store.counts() == Counts(**where, late=2)
+    assert sum(queue.lengths(client).values()) == 2
 
 
 def test_a_cursor_whose_own_entry_is_gone_still_goes_on_in_its_place(store: Store) -> None:

@@ -1,0 +1,312 @@
+"""What is well with settings, Redis, workers and messengers, and what is not, with a remedy; who has written to our bots."""
+
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import redis
+
+from messengers import MESSENGERS
+from messengers.base import (
+    Identity,
+    Messenger,
+    NoReply,
+    Person,
+    Rejected,
+    Reply,
+    Request,
+    Retry,
+    Unclear,
+    Webhook,
+)
+from postrider import embedded, queue
+from postrider.errors import Misconfigured, Unavailable
+from postrider.service import RESCUE_AFTER_S, open_accounts
+from postrider.settings import Settings
+from postrider.store import Store, connect
+from postrider.transport import Blocking
+
+SKEW_S = 2.0
+"""Seconds that this clock and Redis's may be apart."""
+REDIS_WAIT_S = 2.0
+FULL, NEARLY = 0.85, 0.70
+"""Of maxmemory: from where on nothing is accepted, and from where on that is near."""
+RESTART = "then start again"
+
+State = Literal["ok", "warning", "fault", "off"]
+"""Of one thing. `off`: not set up, which is no fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at. `remedy` says what to do, unless all is well."""
+
+    name: str
+    state: State
+    detail: str
+    remedy: str = ""
+
+
+@runtime_checkable
+class KnowsPeople(Protocol):
+    """What an adapter has besides when its messenger tells who has written."""
+
+    def people_request(self) -> Request:
+        """Asks who has written lately."""
+
+    def read_people(self, reply: Reply) -> list[Person]:
+        """They, each once; [] also when it cannot be asked."""
+
+
+@dataclass(slots=True)
+class Report:
+    """All that was found. `people`: messenger/account -> who has written to it."""
+
+    checks: list[Check] = field(default_factory=list)
+    people: dict[str, dict[str, Person]] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """Nothing is at fault."""
+        return all(check.state != "fault" for check in self.checks)
+
+    def meet(self, account: str, people: Sequence[Person]) -> None:
+        """Adds people of one account."""
+        self.people.setdefault(account, {}).update({person.to: person for person in people})
+
+
+def examine(about_to: Callable[[str], None] = lambda _: None) -> Report:
+    """Everything, in the order in which one thing stands on another. Tells `about_to` what may take a while."""
+    report = Report()
+    try:
+        report.checks.append(_env_file(Path(".env")))
+        settings = Settings.from_env()
+    except OSError as error:
+        report.checks.append(
+            Check(".env", "fault", f"cannot be read: {error}", "chown it to this user")
+        )
+        return report
+    except Misconfigured as error:
+        remedy = f"correct it in .env or in the environment, {RESTART}"
+        report.checks += [Check("settings", "fault", fault, remedy) for fault in error.faults]
+        return report
+    accounts = open_accounts(settings)
+    report.checks += _settings(settings, accounts)
+    about_to("Redis")
+    try:
+        with connect(settings.redis_address) as client:
+            report.checks += _redis(settings)
+            report.checks += [_workers(settings, client), _backlog(client)]
+            for (service, account), adapter in accounts.items():
+                if isinstance(adapter, KnowsPeople | Webhook):
+                    name = f"{service}/{account}"
+                    report.meet(name, Store(client).people(name))
+    except Misconfigured as error:  # it does not answer
+        remedy = (
+            "correct REDIS_URL, or start that Redis"
+            if settings.redis_url
+            else "./run.sh starts it; if it runs, run this where its .env and DATA_DIR are"
+        )
+        words = (fault.partition("; ")[0] for fault in error.faults)
+        report.checks += [Check("Redis", "fault", word, remedy) for word in words]
+    except (Unavailable, *queue.ERRORS) as error:
+        remedy = "let our user do it (redis.io/docs: ACL), and run this again"
+        report.checks.append(Check("Redis", "fault", f"fails a call: {error}", remedy))
+    transport = Blocking(lambda _: None, tls_verify=settings.tls_verify)
+    for (service, account), adapter in accounts.items():
+        about_to(service)
+        report.checks.append(check := _account(service, account, adapter, transport))
+        if check.state == "ok" and isinstance(adapter, KnowsPeople):
+            reply = transport.send(adapter.people_request())
+            found = adapter.read_people(reply) if isinstance(reply, Reply) else []
+            report.meet(f"{service}/{account}", found)
+    report.checks += _not_set_up(settings, accounts)
+    return report
+
+
+# -- settings
+
+
+def _env_file(path: Path) -> Check:
+    """Nobody else may read the file with the secrets."""
+    place = path.resolve()
+    try:
+        mode = stat.S_IMODE(place.stat().st_mode)
+    except FileNotFoundError:
+        return Check(".env", "ok", f"none in {place.parent}: settings come from the environment")
+    if mode & 0o077:
+        detail = f"{place} has mode {mode:o}: others on this machine can read its secrets"
+        return Check(".env", "warning", detail, f"chmod 600 {place}")
+    return Check(".env", "ok", f"{place}, for its owner only")
+
+
+def _settings(settings: Settings, accounts: Mapping[tuple[str, str], Messenger]) -> Iterator[Check]:
+    yield Check("settings", "ok", f"all valid; times are in {settings.tz}")
+    if settings.api_password is None:
+        remedy = "write API_PASSWORD into .env, or let ./run.sh make one"
+        yield Check("API", "fault", "API_PASSWORD is not set, so the API does not start", remedy)
+    else:
+        yield Check("API", "ok", f"{settings.url}, for the user {settings.api_user}")
+    callers = ", ".join(sorted({s for (s, _), a in accounts.items() if isinstance(a, Webhook)}))
+    url = settings.public_url or ""
+    if not callers:
+        detail = url or "not set; no messenger that is set up needs it"
+        yield Check("PUBLIC_URL", "ok" if url else "off", detail)
+    elif url.startswith("https://"):
+        yield Check("PUBLIC_URL", "ok", f"{url}, where {callers} calls us")
+    else:
+        what = f"{url} is not https://" if url else "not set"
+        remedy = f"set it to the https:// address of this API, then: postrider hooks set {callers}"
+        detail = f"{what}, and {callers} sends nothing before it can call us"
+        yield Check("PUBLIC_URL", "fault", detail, remedy)
+
+
+# -- Redis
+
+
+def _redis(settings: Settings) -> Iterator[Check]:
+    """Raises Misconfigured when it does not answer."""
+    with embedded.wait_ready(settings, REDIS_WAIT_S) as client:
+        server: Any = client.info()
+        place = "embedded" if settings.redis_url is None else "by REDIS_URL"
+        yield Check("Redis", "ok", f"{server['redis_version']}, {place}")
+        yield from _durability(settings, client, server)
+        yield judge_memory(server["used_memory"], server["maxmemory"])
+        before = time.time()
+        seconds, micros = client.time()
+        here = (before + time.time()) / 2
+        yield judge_clock(here, seconds + micros / 1e6)
+
+
+def _durability(settings: Settings, client: redis.Redis, server: Any) -> Iterator[Check]:
+    """Whether Redis keeps what it takes. `server`: its INFO."""
+    try:
+        warnings = embedded.check(settings, client)
+    except Misconfigured as error:
+        yield from (_named("durability", "fault", fault) for fault in error.faults)
+        return
+    yield from (_named("durability", "warning", warning) for warning in warnings)
+    if not warnings:
+        kept = (
+            "an append-only file is kept"
+            if server["aof_enabled"]
+            else "no file is kept, as DURABILITY=none accepts"
+        )
+        yield Check(
+            "durability", "ok", f"nothing is evicted ({server['maxmemory_policy']}), {kept}"
+        )
+
+
+def judge_memory(used: int, limit: int) -> Check:
+    """Bytes used, and how many may be; 0: as many as there are."""
+    if not limit:
+        remedy = "CONFIG SET maxmemory to what it may use, and the same in redis.conf"
+        detail = f"{_size(used)} used, and no limit: the kernel may end Redis when memory runs out"
+        return Check("Redis memory", "warning", detail, remedy)
+    share = used / limit
+    detail = f"{_size(used)} of {_size(limit)} used ({share:.0%})"
+    remedy = "raise maxmemory (REDIS_MAXMEMORY for the embedded Redis), or: postrider purge"
+    if share >= FULL:
+        return Check("Redis memory", "fault", f"{detail}: nothing more is accepted", remedy)
+    if share >= NEARLY:
+        detail += f": from {FULL:.0%} on nothing is accepted"
+        return Check("Redis memory", "warning", detail, remedy)
+    return Check("Redis memory", "ok", detail)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"
+
+
+def judge_clock(here: float, redis_: float) -> Check:
+    """This clock and Redis's, in seconds since the epoch."""
+    skew_s = here - redis_
+    if abs(skew_s) <= SKEW_S:
+        return Check("clock", "ok", f"within {max(abs(skew_s), 0.001):.3f} s of Redis's")
+    which = "ahead of" if skew_s > 0 else "behind"
+    detail = f"{abs(skew_s):.1f} s {which} Redis's, which decides when a message is due"
+    return Check("clock", "fault", detail, "set both by NTP: timedatectl set-ntp true")
+
+
+def _workers(settings: Settings, client: redis.Redis) -> Check:
+    if queue.any_worker(client):
+        return Check("workers", "ok", "at work")
+    remedy = (
+        "./run.sh starts them, postrider worker starts one"
+        if settings.workers
+        else "WORKERS=0 starts none: start rqscheduler and rq worker, or postrider worker"
+    )
+    return Check("workers", "fault", "none is alive, so nothing is sent", remedy)
+
+
+def _backlog(client: redis.Redis) -> Check:
+    """What stands where."""
+    counts = Store(client).counts(late_s=RESCUE_AFTER_S)
+    queued = sum(queue.lengths(client).values())
+    detail = (
+        f"{counts.waiting} waiting ({queued} queued), {counts.sending} being sent,"
+        f" {counts.finished} finished, {counts.failed} failed"
+    )
+    if counts.late:
+        detail = f"{counts.late} are more than {RESCUE_AFTER_S:.0f} s late; {detail}"
+        return Check("deliveries", "warning", detail, "run more workers: WORKERS")
+    if counts.held:
+        detail = f"{counts.held} unknown: they may have arrived; {detail}"
+        return Check("deliveries", "warning", detail, "postrider finished lists them")
+    return Check("deliveries", "ok", detail)
+
+
+def _named(name: str, state: State, fault: str) -> Check:
+    """What `embedded.check` found: it puts the remedy behind the last colon."""
+    detail, _, remedy = fault.rpartition(": ")
+    return Check(name, state, detail, remedy)
+
+
+# -- messengers
+
+
+def _account(service: str, account: str, adapter: Messenger, transport: Blocking) -> Check:
+    """What the messenger answers when it is asked who we are."""
+    name = service if account == "default" else f"{service}/{account}"
+    request = adapter.whoami()
+    if request is None:
+        return Check(name, "ok", "needs no account")
+    settings = " and ".join(adapter.needs)
+    url = f"{service.upper()}_API_URL"
+    reply = transport.send(request)
+    if isinstance(reply, NoReply):
+        return Check(
+            name, "fault", f"cannot be asked: {reply.reason}", f"check the network and {url}"
+        )
+    match adapter.read_whoami(reply):
+        case Identity(who):
+            return Check(name, "ok", f"we are {who}")
+        case Retry(reason, pauses=pauses) if reply.status == 429 or pauses != "account":
+            return Check(name, "warning", f"not now: {reason}", "run postrider doctor again later")
+        case Retry(reason) | Rejected(reason):
+            return Check(name, "fault", f"refuses us: {reason}", f"check {settings}, {RESTART}")
+        case Unclear(reason):
+            return Check(name, "fault", f"makes no sense: {reason}", f"check {url}, {RESTART}")
+
+
+def _not_set_up(
+    settings: Settings, accounts: Mapping[tuple[str, str], Messenger]
+) -> Iterator[Check]:
+    env = settings.messenger_env()
+    there = {service for service, _ in accounts}
+    for name, adapter in MESSENGERS.items():
+        if name in there:
+            continue
+        lacks = [need for need in adapter.needs if not env.get(need)] or ["SANDBOX=on"]
+        if 0 < len(lacks) < len(adapter.needs):
+            detail = f"half set up: {' and '.join(lacks)} is missing"
+            yield Check(name, "warning", detail, f"set {' and '.join(lacks)}, {RESTART}")
+        else:
+            yield Check(name, "off", "not set up", f"set {' and '.join(lacks)}")
