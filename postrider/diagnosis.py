@@ -84,11 +84,6 @@ def examine(about_to: Callable[[str], None] = lambda _: None) -> Report:
     try:
         report.checks.append(_env_file(Path(".env")))
         settings = Settings.from_env()
-    except OSError as error:
-        report.checks.append(
-            Check(".env", "fault", f"cannot be read: {error}", "chown it to this user")
-        )
-        return report
     except Misconfigured as error:
         remedy = f"correct it in .env or in the environment, {RESTART}"
         report.checks += [Check("settings", "fault", fault, remedy) for fault in error.faults]

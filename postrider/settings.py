@@ -169,6 +169,8 @@ class Settings(BaseModel):
             found: dict[str, str | None] = dict(dotenv_values(env_file)) if env_file else {}
         except UnicodeDecodeError:
             raise Misconfigured(f"{env_file}: is not UTF-8") from None
+        except OSError as error:
+            raise Misconfigured(f"{env_file}: cannot be read: {error.strerror}") from None
         found.update(environ)
         values: dict[str, Any] = {}
         faults: list[str] = []
