@@ -60,9 +60,9 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     app.security_schemes = {"basic": {"type": "http", "scheme": "basic"}}
     problems.register(app)
     gate = Gate(settings)
+    app.register_blueprint(simple.blueprint(service, gate))
     app.register_blueprint(health.blueprint(client))
     app.register_blueprint(hooks.blueprint(service))
-    app.register_blueprint(simple.blueprint(service, gate))
     app.register_blueprint(dashboard.blueprint(service, gate))
 
     @app.after_request

@@ -8,10 +8,9 @@ from postrider.service import Service
 
 def blueprint(service: Service) -> APIBlueprint:
     """The route. Nobody logs in here: the messenger signs the raw body instead."""
-    bp = APIBlueprint("hooks", __name__, url_prefix="/hooks")
+    bp = APIBlueprint("hooks", __name__, url_prefix="/hooks", enable_openapi=False)
 
     @bp.post("/<messenger>/<account>")
-    @bp.doc(hide=True)
     def receive(messenger: str, account: str) -> Response:
         headers = {name.lower(): value for name, value in request.headers.items()}
         service.receive(messenger, account, headers, request.get_data(cache=False))
