@@ -140,7 +140,7 @@ run_tests() {
   if (($#)); then exec python -m pytest "$@"; fi
   browser
   rm -f .coverage .coverage.*
-  coverage run -m pytest
+  coverage run -m pytest -n 4 # mostly they wait: for clocks, processes, browsers
   coverage combine --quiet
   coverage report --fail-under=95
 }
