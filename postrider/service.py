@@ -45,6 +45,8 @@ LEASE_S = 15.0
 """A claim of ours; renewed while its worker lives. With the longest grace still under a minute."""
 STOCK_LEASE_S = 40.0
 """A stock worker cannot renew its lease: longer than any attempt (transport.WHOLE_S)."""
+SHORTEST_PAUSE_S = 0.5
+"""A pause uses up no try, so one that names no wait must not spin."""
 RESCUE_AFTER_S = 30.0
 """Seconds after its time at which a delivery that no list would send is armed anew."""
 
@@ -227,7 +229,7 @@ class Service:
                 return Verdict(claim, State.RETRYING, attempt, wait_s, counts=True)
             case Retry(after_s=after_s):
                 wait_s = backoff_s(claim.alarm + 1, interval_s) if after_s is None else after_s
-                return Verdict(claim, State.RETRYING, attempt, wait_s)
+                return Verdict(claim, State.RETRYING, attempt, max(wait_s, SHORTEST_PAUSE_S))
             case Unclear():
                 if exhausted:
                     return Verdict(claim, State.UNKNOWN, attempt, counts=True)

@@ -1,6 +1,8 @@
 """The use cases: what is accepted, what an outcome means for a delivery, what the sweep finds."""
 
+from dataclasses import replace
 from datetime import timedelta
+from typing import Literal
 
 import pytest
 import redis
@@ -149,14 +151,21 @@ def test_a_wait_that_the_messenger_names_wins(service: Service) -> None:
 
 @pytest.mark.parametrize("pauses", ["account", "recipient"])
 def test_waiting_for_a_rate_limit_is_no_attempt_however_often(
-    service: Service, pauses: str
+    service: Service, pauses: Literal["account", "recipient"]
 ) -> None:
     post(service)
-    for _ in range(20):
-        verdict = service.verdict(claim(service), Retry("429", after_s=0.0, pauses=pauses))  # type: ignore[arg-type]
-        assert not verdict.counts
-        service.record("w", [verdict])
-    assert claim(service).attempts == 0
+    mine = claim(service)
+    for alarm in range(1, 100):
+        again = replace(mine, job_id=f"{mine.delivery_id}-{alarm}")
+        verdict = service.verdict(again, Retry("429", after_s=3.0, pauses=pauses))
+        assert (verdict.state, verdict.due_in_s, verdict.counts) == (State.RETRYING, 3.0, False)
+
+
+def test_a_pause_that_names_no_wait_does_not_spin(service: Service) -> None:
+    post(service)
+    verdict = service.verdict(claim(service), Retry("429", after_s=0.0, pauses="account"))
+    assert verdict.due_in_s is not None
+    assert verdict.due_in_s >= 0.5
 
 
 def retried_out(service: Service, outcome: Retry | Unclear) -> list[Verdict]:
