@@ -50,11 +50,20 @@ def redis_with(folder: Path, *flags: str) -> Iterator[str]:
     with (folder / "redis.log").open("wb") as log:
         server = subprocess.Popen(command, cwd=folder, stdout=log)
     try:
-        wait_until(sock.exists, what="Redis")
+        wait_until(lambda: answers(sock), what="Redis")
         yield f"unix://{sock}"
     finally:
         server.terminate()
         server.wait(10)
+
+
+def answers(sock: Path) -> bool:
+    """Whether a Redis serves this socket: it is there a moment before anybody listens."""
+    with redis.Redis(unix_socket_path=str(sock)) as client:
+        try:
+            return bool(client.ping())
+        except redis.ConnectionError:
+            return False
 
 
 @pytest.fixture(scope="session")

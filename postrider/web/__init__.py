@@ -53,6 +53,7 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
         AUTO_VALIDATION_ERROR_RESPONSE=False,
         AUTO_404_RESPONSE=False,
         AUTO_OPERATION_ID=True,
+        AUTO_SERVERS=False,  # behind a proxy it would name the wrong one; none means this one
     )
     app.description = (
         "Post one message with a time and a list of recipients; each gets it on time, once."
