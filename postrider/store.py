@@ -3,15 +3,13 @@
 Every change is one Lua script, so that it happens whole or not at all. Redis TIME is the one clock.
 """
 
-import base64
-import binascii
 import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from importlib import resources
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -19,18 +17,15 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry as RedisRetry
 
-from messengers.base import Person, Template
-from postrider.errors import InvalidRequest, Unavailable
+from messengers.base import Person
+from postrider import records
+from postrider.errors import Unavailable
 from postrider.model import (
     LETTERS,
-    QUEUES,
-    STATES,
     Claim,
     Delivery,
     Message,
     NewMessage,
-    Recipient,
-    State,
     Verdict,
 )
 
@@ -47,6 +42,7 @@ PEOPLE_KEPT = 1_000
 NOTES_KEPT = 10_000
 
 Listed = tuple[Delivery, Message]
+_WRITE, _COMMIT, _ARM = 1, 2, 4  # the phases of accept.lua
 
 
 def connect(url: str, *, answer_within_s: float = 2.0) -> redis.Redis:
@@ -77,6 +73,18 @@ def _unavailable_when_redis_is(method: Callable[P, R]) -> Callable[P, R]:
             raise
 
     return wrapped
+
+
+@contextmanager
+def _committing() -> Iterator[None]:
+    """Around the commit: when Redis goes away in it, nobody can say whether the message was accepted."""
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise Unavailable(
+            "Redis went away while the message was accepted; it may or may not be",
+            accepted_unknown=True,
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +146,7 @@ class Store:
         """Redis's time."""
         client: Any = self.redis
         seconds, micros = client.time()
-        return datetime.fromtimestamp(seconds + micros / 1e6, UTC)
+        return records.moment(seconds + micros / 1e6)
 
     # -- accepting
 
@@ -158,28 +166,25 @@ class Store:
             total=len(new.recipients),
             template=new.template,
         )
-        deadline = _seconds(now.timestamp() + COMMIT_WITHIN_S)
-        due = _seconds(due_at.timestamp())
-        records = [
-            f"{LETTERS[State.SCHEDULED]} 0 0 {QUEUES[new.priority][0]} {r.service}/{r.account} {r.uuid}"
-            for r in new.recipients
-        ]
+        deadline = records.seconds(now.timestamp() + COMMIT_WITHIN_S)
+        due = records.seconds(due_at.timestamp())
+        written = [records.record(recipient, new.priority) for recipient in new.recipients]
 
         def step(phases: int, first: int, count: int, *more: str | float) -> None:
             if self._run("accept", phases, message_id, deadline, due, first, count, *more) != b"ok":
                 raise Unavailable("Redis was too slow to take it; nothing was accepted")
 
-        fields = _message_fields(message)
+        fields = records.message_fields(message)
         if message.total <= CHUNK:
-            with _commits():
-                step(_WRITE | _COMMIT | _ARM, 0, message.total, len(fields), *fields, *records)
+            with _committing():
+                step(_WRITE | _COMMIT | _ARM, 0, message.total, len(fields), *fields, *written)
             return message
         fields += ["armed", "0"]
         for first in range(0, message.total, CHUNK):
-            part = records[first : first + CHUNK]
+            part = written[first : first + CHUNK]
             step(_WRITE, first, len(part), len(fields), *fields, *part)
             fields = []
-        with _commits():
+        with _committing():
             step(_COMMIT, 0, 0, 0)
         with suppress(redis.RedisError):  # it is accepted; the sweep arms what is left
             self.arm(message_id, 0, message.total, due)
@@ -203,13 +208,13 @@ class Store:
             "claim", worker, most, lease_s, max(CHUNK, most), at_work
         )
         wait_s = float(next_due) - float(now) if next_due else None
-        return Claimed(list(_claims(now, rows, messages)), _moment(now), wait_s)
+        return Claimed(list(records.claims(now, rows, messages)), records.moment(now), wait_s)
 
     @_unavailable_when_redis_is
     def claim_one(self, job_id: str, lease_s: float) -> Claim | None:
         """The claim of one job that a stock worker runs; None when there is nothing to do."""
         now, rows, messages = self._run("claim_one", job_id, lease_s)
-        return next(_claims(now, rows, messages), None)
+        return next(records.claims(now, rows, messages), None)
 
     @_unavailable_when_redis_is
     def renew(self, job_ids: Iterable[str], lease_s: float) -> None:
@@ -238,10 +243,10 @@ class Store:
             args += (
                 v.claim.job_id,
                 LETTERS[v.state],
-                "" if v.due_in_s is None else _seconds(v.due_in_s),
+                "" if v.due_in_s is None else records.seconds(v.due_in_s),
                 "1" if v.counts else "0",
                 v.attempt.reason if v.attempt else "",
-                _attempt_line(v),
+                records.attempt_line(v),
                 v.moved_to or "",
             )
         if not args:
@@ -258,7 +263,7 @@ class Store:
         None for `lease_s` seconds after a time in which nobody swept: Redis was away, and no worker could renew.
         """
         now, rows, messages = self._run("overdue", most, 5, 3 * 5, lease_s)
-        return list(_claims(now, rows, messages))
+        return list(records.claims(now, rows, messages))
 
     @_unavailable_when_redis_is
     def rescue(self, late_s: float, most: int = 100) -> int:
@@ -274,7 +279,7 @@ class Store:
     @_unavailable_when_redis_is
     def purge(self, which: Literal["finished", "failed"], before: datetime | None = None) -> int:
         """Forgets what ended before then (None: all of it), in chunks; how many."""
-        bound = _seconds(before.timestamp()) if before else "+inf"
+        bound = records.seconds(before.timestamp()) if before else "+inf"
         forgotten = 0
         while count := int(self._run("purge", f"pr:{which}", bound, CHUNK)):
             forgotten += count
@@ -289,7 +294,7 @@ class Store:
         pipe: Any = self.redis.pipeline(transaction=False)
         for key in ("pr:waiting", "pr:leases", "pr:held", "pr:finished", "pr:failed"):
             pipe.zcard(key)
-        pipe.zcount("pr:waiting", "-inf", f"({_seconds(late_before)}")
+        pipe.zcount("pr:waiting", "-inf", f"({records.seconds(late_before)}")
         return Counts(*pipe.execute())
 
     @_unavailable_when_redis_is
@@ -305,20 +310,23 @@ class Store:
     def _page(
         self, lists: Sequence[str], order: Literal["up", "down"], limit: int, cursor: str | None
     ) -> Page:
-        at, behind = _read_cursor(cursor)
+        at, behind = records.read_cursor(cursor)
         total = 0
         messages: dict[str, Message] = {}
         found: list[tuple[float, str, bytes]] = []
         for key in lists:
             count, rows, texts = self._run("page", key, order, limit + 1, at, behind)
             total += count
-            messages.update(_messages(texts))
+            messages.update(records.messages(texts))
             found += ((float(score), id_.decode(), record) for id_, score, record in rows)
         found.sort(key=lambda row: row[:2], reverse=order == "down")
         shown = found[:limit]
-        last = _cursor(*shown[-1][:2]) if len(found) > limit else None
+        last = records.cursor(*shown[-1][:2]) if len(found) > limit else None
         return Page(
-            [(_delivery(id_, raw), messages[id_.partition("-")[0]]) for _, id_, raw in shown],
+            [
+                (records.delivery(id_, raw), messages[id_.partition("-")[0]])
+                for _, id_, raw in shown
+            ],
             total,
             last,
         )
@@ -343,13 +351,13 @@ class Store:
             order = client.zrange("pr:inbox:order", 0, limit - 1, desc=True, withscores=True)[::-1]
         else:
             order = client.zrangebyscore(
-                "pr:inbox:order", f"({_seconds(after)}", "+inf", 0, limit, withscores=True
+                "pr:inbox:order", f"({records.seconds(after)}", "+inf", 0, limit, withscores=True
             )
         if not order:
             return []
         texts = client.hmget("pr:inbox", [key for key, _ in order])
         return [
-            (_moment(at), {"key": key.decode(), **json.loads(text)})
+            (records.moment(at), {"key": key.decode(), **json.loads(text)})
             for (key, at), text in zip(order, texts, strict=True)
             if text is not None
         ]
@@ -368,110 +376,3 @@ class Store:
         client: Any = self.redis
         found = client.hgetall(f"pr:people:{account}")
         return [Person(to.decode(), name.decode()) for to, name in sorted(found.items())]
-
-
-_WRITE, _COMMIT, _ARM = 1, 2, 4
-
-
-class _commits:  # noqa: N801 - reads as a statement
-    """Around the commit: when Redis goes away in it, nobody can say whether the message was accepted."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, _: object) -> None:
-        if kind and issubclass(kind, redis.ConnectionError | redis.TimeoutError):
-            raise Unavailable(
-                "Redis went away while the message was accepted; it may or may not be",
-                accepted_unknown=True,
-            )
-
-
-def _moment(seconds: bytes | float) -> datetime:
-    return datetime.fromtimestamp(float(seconds), UTC)
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.6f}"
-
-
-def _message_fields(m: Message) -> list[str]:
-    fields = {
-        "body": m.body,
-        "accepted": _seconds(m.accepted_at.timestamp()),
-        "due": _seconds(m.due_at.timestamp()),
-        "timed": "1" if m.timed else "0",
-        "total": str(m.total),
-        "left": str(m.total),
-    }
-    if m.template:
-        t = m.template
-        fields["template"] = json.dumps([t.name, t.language, list(t.components)])
-    return [part for field in fields.items() for part in field]
-
-
-def _messages(flat: Sequence[Any]) -> dict[str, Message]:
-    found = {}
-    for mid, (body, accepted, due, timed, total, template) in zip(
-        flat[::2], flat[1::2], strict=True
-    ):
-        name, language, components = json.loads(template) if template else ("", "", [])
-        found[mid.decode()] = Message(
-            id=mid.decode(),
-            body=body.decode(),
-            accepted_at=_moment(accepted),
-            due_at=_moment(due),
-            timed=timed == b"1",
-            total=int(total),
-            template=Template(name, language, tuple(components)) if template else None,
-        )
-    return found
-
-
-def _recipient(account: str, uuid: str) -> Recipient:
-    service, _, name = account.partition("/")
-    return Recipient(uuid, service, name)
-
-
-def _delivery(id_: str, record: bytes) -> Delivery:
-    state, _, attempts, _, account, uuid = record.decode().split(" ", 5)
-    return Delivery(id_, STATES[state], _recipient(account, uuid), int(attempts))
-
-
-def _claims(now: bytes, rows: Sequence[Any], messages: Sequence[Any]) -> Iterator[Claim]:
-    at = _moment(now)
-    known = _messages(messages)
-    for job_id, _, attempts, account, uuid, to, _ in rows:
-        yield Claim(
-            job_id=job_id.decode(),
-            at=at,
-            recipient=_recipient(account.decode(), uuid.decode()),
-            to=to.decode(),
-            attempts=attempts,
-            message=known[job_id.decode().partition("-")[0]],
-        )
-
-
-def _attempt_line(v: Verdict) -> str:
-    a = v.attempt
-    if a is None:
-        return ""
-    return json.dumps(
-        [a.started_at.timestamp(), a.ended_at.timestamp(), a.outcome, a.reason, a.provider_id],
-        ensure_ascii=False,
-    )
-
-
-def _cursor(at: float, id_: str) -> str:
-    return base64.urlsafe_b64encode(f"{at!r} {id_}".encode()).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str | None) -> tuple[str, str]:
-    if cursor is None:
-        return "", ""
-    try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        at, id_ = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split(" ")
-        return repr(float(at)), id_
-    except (ValueError, binascii.Error):
-        raise InvalidRequest("cursor", "is not one that this service gave") from None

@@ -1,0 +1,129 @@
+"""How things are written in Redis, and read from there. The Lua scripts know the same forms: `lua/_lib.lua` tells them."""
+
+import base64
+import binascii
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from messengers.base import Template
+from postrider.errors import InvalidRequest
+from postrider.model import (
+    LETTERS,
+    QUEUES,
+    STATES,
+    Claim,
+    Delivery,
+    Message,
+    Priority,
+    Recipient,
+    State,
+    Verdict,
+)
+
+
+def moment(seconds: bytes | float) -> datetime:
+    """Seconds since the epoch as aware UTC."""
+    return datetime.fromtimestamp(float(seconds), UTC)
+
+
+def seconds(value: float) -> str:
+    """A time or a span as it is stored: microseconds, where Lua would print 14 digits."""
+    return f"{value:.6f}"
+
+
+def message_fields(m: Message) -> list[str]:
+    """The hash of a message: name, value, name, value ..."""
+    fields = {
+        "body": m.body,
+        "accepted": seconds(m.accepted_at.timestamp()),
+        "due": seconds(m.due_at.timestamp()),
+        "timed": "1" if m.timed else "0",
+        "total": str(m.total),
+        "left": str(m.total),
+    }
+    if m.template:
+        t = m.template
+        fields["template"] = json.dumps([t.name, t.language, list(t.components)])
+    return [part for field in fields.items() for part in field]
+
+
+def messages(flat: Sequence[Any]) -> dict[str, Message]:
+    """What a script gives of messages (id, fields, id, fields ...), by id."""
+    found = {}
+    for mid, (body, accepted, due, timed, total, template) in zip(
+        flat[::2], flat[1::2], strict=True
+    ):
+        name, language, components = json.loads(template) if template else ("", "", [])
+        found[mid.decode()] = Message(
+            id=mid.decode(),
+            body=body.decode(),
+            accepted_at=moment(accepted),
+            due_at=moment(due),
+            timed=timed == b"1",
+            total=int(total),
+            template=Template(name, language, tuple(components)) if template else None,
+        )
+    return found
+
+
+def _recipient(account: str, uuid: str) -> Recipient:
+    service, _, name = account.partition("/")
+    return Recipient(uuid, service, name)
+
+
+def record(to: Recipient, priority: Priority) -> str:
+    """A delivery that nothing has happened to: state, alarm, attempts, queue, account, uuid."""
+    return (
+        f"{LETTERS[State.SCHEDULED]} 0 0 {QUEUES[priority][0]} {to.service}/{to.account} {to.uuid}"
+    )
+
+
+def delivery(id_: str, raw: bytes) -> Delivery:
+    """The delivery that a record tells of."""
+    state, _, attempts, _, account, uuid = raw.decode().split(" ", 5)
+    return Delivery(id_, STATES[state], _recipient(account, uuid), int(attempts))
+
+
+def claims(now: bytes, rows: Sequence[Any], messages_: Sequence[Any]) -> Iterator[Claim]:
+    """What a script gives of claims."""
+    at = moment(now)
+    known = messages(messages_)
+    for job_id, _, attempts, account, uuid, to, _ in rows:
+        yield Claim(
+            job_id=job_id.decode(),
+            at=at,
+            recipient=_recipient(account.decode(), uuid.decode()),
+            to=to.decode(),
+            attempts=attempts,
+            message=known[job_id.decode().partition("-")[0]],
+        )
+
+
+def attempt_line(v: Verdict) -> str:
+    """An attempt as it is kept: started, ended, outcome, reason, provider's id."""
+    a = v.attempt
+    if a is None:
+        return ""
+    return json.dumps(
+        [a.started_at.timestamp(), a.ended_at.timestamp(), a.outcome, a.reason, a.provider_id],
+        ensure_ascii=False,
+    )
+
+
+def cursor(at: float, id_: str) -> str:
+    """What a client hands back for the page behind this entry."""
+    return base64.urlsafe_b64encode(f"{at!r} {id_}".encode()).decode().rstrip("=")
+
+
+def read_cursor(given: str | None) -> tuple[str, str]:
+    """Time and id of the entry behind which to go on; empty for the first page. Raises InvalidRequest."""
+    if given is None:
+        return "", ""
+    try:
+        padded = given + "=" * (-len(given) % 4)
+        at, id_ = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split(" ")
+        return repr(float(at)), id_
+    except (ValueError, binascii.Error):
+        raise InvalidRequest("cursor", "is not one that this service gave") from None
