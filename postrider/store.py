@@ -200,12 +200,12 @@ class Store:
 
     @_unavailable_when_redis_is
     def claim(self, worker: str, most: int, lease_s: float, at_work: int = 0) -> Claimed:
-        """Up to `most` deliveries that are due, under a lease.
+        """Up to `most` deliveries that are due, and up to `CHUNK`, under a lease.
 
         `worker` is its name in RQ's books, which show it as busy while it has claims, or `at_work` older ones.
         """
         now, next_due, _, rows, messages = self._run(
-            "claim", worker, most, lease_s, max(CHUNK, most), at_work
+            "claim", worker, min(most, CHUNK), lease_s, CHUNK, at_work
         )
         wait_s = float(next_due) - float(now) if next_due else None
         return Claimed(list(records.claims(now, rows, messages)), records.moment(now), wait_s)

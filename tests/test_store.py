@@ -193,6 +193,11 @@ def test_only_one_of_two_workers_takes_a_delivery(store: Store) -> None:
     assert not {c.job_id for c in first} & {c.job_id for c in second}
 
 
+def test_a_claim_of_any_size_is_taken_in_parts(store: Store) -> None:
+    post(store, 2500)
+    assert [len(claim(store, 100_000)) for _ in range(4)] == [1000, 1000, 500, 0]
+
+
 def test_a_claim_says_all_that_sending_needs(store: Store) -> None:
     message = post(store, 1, body="Hello")
     (mine,) = claim(store)
