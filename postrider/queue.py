@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import redis
 from rq import Queue, Worker
+from rq.worker_registration import clean_worker_registry
 
 from postrider.model import QUEUES
 
@@ -23,7 +24,10 @@ def prepare(client: redis.Redis) -> None:
 
 def any_worker(client: redis.Redis) -> bool:
     """Whether a worker is alive that takes our jobs: ours, or RQ's own."""
-    return any(Worker.count(queue=Queue(name, connection=client)) for name in QUEUES.values())
+    queues = [Queue(name, connection=client) for name in QUEUES.values()]
+    for queue in queues:
+        clean_worker_registry(queue)  # a killed one stands there until somebody looks
+    return any(Worker.count(queue=queue) for queue in queues)
 
 
 def lengths(client: redis.Redis) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """The use cases: accept, list, purge, deliver, sweep. Knows no HTTP server and no queue's format."""
 
+import json
 import logging
 import time
 from collections.abc import Generator, Mapping
@@ -18,6 +19,7 @@ from messengers.base import (
     Request,
     Retry,
     Sent,
+    Template,
     Templates,
     Unclear,
     Webhook,
@@ -40,6 +42,7 @@ from postrider.transport import Transport
 
 log = logging.getLogger("postrider.service")
 
+TEMPLATE_MAX_BYTES = 64 * 1024
 PAST = "Date must be in a future!"
 LEASE_S = 15.0
 """A claim of ours; renewed while its worker lives. With the longest grace still under a minute."""
@@ -118,7 +121,7 @@ class Service:
             adapter: object = self.accounts[key]
             if new.template and isinstance(adapter, Templates):
                 templated = True
-                if reason := adapter.check_template(new.template):
+                if reason := _unsendable(new.template) or adapter.check_template(new.template):
                     raise InvalidRequest("template", reason)
                 continue
             if not new.body.strip():
@@ -280,6 +283,10 @@ class Service:
 
     def sweep(self) -> None:
         """Finds what a dead process left behind, and forgets what has been kept long enough. Any process may run it."""
+        now = self.store.now()
+        # First what only frees: in a full Redis the rest fails.
+        self.store.purge("finished", now - timedelta(seconds=self.settings.delete_finished_timeout))
+        self.store.purge("failed", now - timedelta(seconds=self.settings.delete_failed_timeout))
         self.store.finish_accepting()
         while claims := self.store.overdue(LEASE_S):
             self.record(
@@ -291,9 +298,6 @@ class Service:
             )
         if rescued := self.store.rescue(RESCUE_AFTER_S):
             log.warning("armed %d deliveries anew that stood in no list", rescued)
-        now = self.store.now()
-        self.store.purge("finished", now - timedelta(seconds=self.settings.delete_finished_timeout))
-        self.store.purge("failed", now - timedelta(seconds=self.settings.delete_failed_timeout))
 
 
 def open_accounts(settings: Settings) -> dict[tuple[str, str], Messenger]:
@@ -301,6 +305,15 @@ def open_accounts(settings: Settings) -> dict[tuple[str, str], Messenger]:
     env = settings.messenger_env()
     made = {(name, "default"): cls.from_env(env) for name, cls in MESSENGERS.items()}
     return {key: adapter for key, adapter in made.items() if adapter is not None}
+
+
+def _unsendable(template: Template) -> str | None:
+    """Why the components of `template` cannot be written as JSON for a messenger, or None."""
+    try:
+        size = len(json.dumps(template.components, ensure_ascii=False, allow_nan=False).encode())
+    except ValueError:  # a lone surrogate, or a number too large to be one
+        return "components hold what no JSON can say"
+    return None if size <= TEMPLATE_MAX_BYTES else f"components are over {TEMPLATE_MAX_BYTES} bytes"
 
 
 def _unstorable(text: str) -> str | None:

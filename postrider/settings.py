@@ -40,6 +40,12 @@ def _known_zone(name: str) -> str:
     return name
 
 
+def _secret_in(path: Path) -> str:
+    if secret := path.read_text(encoding="utf-8").strip():
+        return secret
+    raise ValueError("it is empty")  # an empty password would let everybody in
+
+
 def _switch(value: object) -> object:
     return {"on": True, "off": False}.get(str(value).lower(), value)
 
@@ -180,8 +186,8 @@ class Settings(BaseModel):
                 values[field] = found[name]
             elif (path := found.get(f"{name}_FILE")) and SecretStr in get_args(info.annotation):
                 try:
-                    values[field] = Path(path).read_text(encoding="utf-8").strip()
-                except (OSError, UnicodeDecodeError) as error:
+                    values[field] = _secret_in(Path(path))
+                except (OSError, ValueError) as error:
                     faults.append(f"{name}_FILE: cannot read {path}: {error}")
         try:
             settings = cls.model_validate(values)

@@ -42,6 +42,11 @@ PEOPLE_KEPT = 1_000
 NOTES_KEPT = 10_000
 
 Listed = tuple[Delivery, Message]
+_REFUSALS = (
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.NoPermissionError,
+)
 _WRITE, _COMMIT, _ARM = 1, 2, 4  # the phases of accept.lua
 
 
@@ -65,10 +70,10 @@ def _unavailable_when_redis_is(method: Callable[P, R]) -> Callable[P, R]:
             return method(*args, **kwargs)
         except (redis.ConnectionError, redis.TimeoutError) as error:
             raise Unavailable("Redis does not answer; try again") from error
-        except (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError) as error:
+        except _REFUSALS as error:
             raise Unavailable(f"Redis takes no writes: {str(error)[:100]}") from error
         except redis.ResponseError as error:
-            if str(error).startswith(("MISCONF", "NOREPLICAS")):
+            if str(error).startswith(("BUSY", "MISCONF", "NOREPLICAS")):
                 raise Unavailable(f"Redis takes no writes: {str(error)[:100]}") from error
             raise
 

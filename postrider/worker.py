@@ -50,8 +50,7 @@ def run(settings: Settings) -> int:
         queue.prepare(client)
         registration = queue.Registration(client)
         with registration.alive():
-            uvloop.run(_Worker(settings, client, registration).work())
-    return 0
+            return uvloop.run(_Worker(settings, client, registration).work())
 
 
 class _Worker:
@@ -76,9 +75,11 @@ class _Worker:
         """Until when outcomes wait for Redis; once nothing is under way any more, not for ever."""
         self.at_work: dict[asyncio.Task[Verdict], Claim] = {}
         self.verdicts: list[Verdict] = []
+        self.broken = False
         self.threads = ThreadPoolExecutor(4, "redis")
 
-    async def work(self) -> None:
+    async def work(self) -> int:
+        """Works until it is told to stop; 1 when a part of it broke, so that whoever supervises it starts anew."""
         loop = asyncio.get_running_loop()
         loop.set_default_executor(self.threads)
         threading.Thread(target=self._wait_to_be_stopped, args=(loop,), daemon=True).start()
@@ -98,13 +99,22 @@ class _Worker:
                 )
             ]
             recorder = asyncio.create_task(self._record())
+            for part in (*chores, recorder):
+                part.add_done_callback(self._stop_if_broken)
             await self._claim()
             await self._drain()
-            await recorder
+            await asyncio.gather(recorder, return_exceptions=True)
             for chore in chores:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
         log.info("worker %s has stopped", self.registration.name)
+        return 1 if self.broken else 0
+
+    def _stop_if_broken(self, part: asyncio.Task[None]) -> None:
+        if not part.cancelled() and (error := part.exception()):
+            log.error("a part of the worker broke; it stops", exc_info=error)
+            self.broken = True
+            self._stop()
 
     def _wait_to_be_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
         signal.sigwait(STOPS)
@@ -122,7 +132,8 @@ class _Worker:
         """Fills the free places with claims, until it is told to stop."""
         while not self.stopping.is_set():
             free = self.settings.worker_concurrency - len(self.at_work)
-            if free == 0:
+            # What cannot be recorded must not pile up: it would all be sent again.
+            if free == 0 or len(self.verdicts) > self.settings.worker_concurrency:
                 self.freed.clear()
                 await self.freed.wait()
                 continue
@@ -209,6 +220,7 @@ class _Worker:
                     if time.monotonic() > self.give_up_at:
                         return  # their leases run out, and they count as unknown
                     await asyncio.sleep(REDIS_AWAY_S)
+            self.freed.set()
             for verdict, ours in zip(batch, moved, strict=True):
                 if not ours:
                     log.warning("delivery %s: ended after its lease", verdict.claim.delivery_id)

@@ -34,6 +34,12 @@ def test_an_unreadable_secret_file_is_a_fault_that_names_it(tmp_path: Path) -> N
         Settings.from_env({"TELEGRAM_BOT_TOKEN_FILE": str(tmp_path / "none")}, None)
 
 
+def test_an_empty_secret_file_is_a_fault_and_no_empty_secret(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text("\n")
+    with pytest.raises(Misconfigured, match="API_PASSWORD_FILE: cannot read"):
+        Settings.from_env({"API_PASSWORD_FILE": str(tmp_path / "empty")}, None)
+
+
 def test_every_fault_is_named_at_once() -> None:
     wrong = {
         "BIND": "here",

@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import redis
@@ -26,7 +27,7 @@ from postrider.model import (
     new_message_id,
 )
 from postrider.store import COMMIT_WITHIN_S, Counts, Store, connect
-from tests.conftest import wait_until
+from tests.conftest import redis_with, wait_until
 
 WORKER = "w1"
 TTL = {"finished_ttl_s": 600, "failed_ttl_s": 600}
@@ -553,3 +554,73 @@ def test_lua_and_python_spell_states_alike() -> None:
         State.SENDING: "g",
     }
     assert (LETTERS[State.SENT], LETTERS[State.FAILED]) == ("t", "f")
+
+
+# -- what breaks in the field
+
+
+def test_a_late_yes_settles_even_what_is_on_hold(store: Store, client: redis.Redis) -> None:
+    post(store, 1)
+    (mine,) = claim(store)
+    store.record("sweep", [ends(mine, State.UNKNOWN, counts=True)], **TTL)
+    assert store.record(WORKER, [ends(mine, State.SENT)], **TTL) == [True]
+    assert states(store) == [("user 0", "sent")]
+    assert FailedJobRegistry("default", connection=client).get_job_ids() == []
+
+
+def test_a_full_redis_refuses_claims_and_still_forgets(store: Store, client: redis.Redis) -> None:
+    post(store, 2)
+    store.record(WORKER, [ends(claim(store)[0], State.SENT)], **TTL)
+    client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(Unavailable):
+            claim(store)
+        assert store.purge("finished") == 1
+    finally:
+        client.config_set("maxmemory", 0)
+    assert len(claim(store)) == 1
+
+
+def test_pages_do_not_follow_the_locale_that_redis_runs_under(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "LC_ALL", "en_US.UTF-8"
+    )  # sorts a before B; where it is not installed, as C does
+    with redis_with(tmp_path) as url, connect(url) as client:
+        store = Store(client)
+        at = store.now() + timedelta(hours=1)
+        for _ in range(60):
+            now = store.now()
+            new = NewMessage("x", (Recipient("1", "sandbox"),), at)
+            store.accept(new_message_id(now), new, now)
+        assert len(set(walk(store, "scheduled", 7))) == len(walk(store, "scheduled", 7)) == 60
+
+
+def test_stale_entries_in_a_queue_are_dropped_in_bounded_parts(
+    store: Store, client: redis.Redis
+) -> None:
+    client.rpush("rq:queue:default", *("A" * 21 + f"-{n}" for n in range(5000)))
+    post(store, 1)
+    assert store.claim(WORKER, 10, 30).claims == []
+    assert client.llen("rq:queue:default") >= 3900
+    wait_until(lambda: claim(store), 5)
+
+
+def test_a_rescued_delivery_leaves_no_old_job_behind(store: Store, client: redis.Redis) -> None:
+    post(store, 1)
+    client.delete("rq:scheduler:scheduled_jobs")
+    wait_until(lambda: store.rescue(0.0), 2)
+    assert len(client.keys("rq:job:*")) == 1
+    store.record(WORKER, [ends(claim(store)[0], State.SENT)], **TTL)
+    store.purge("finished")
+    assert client.keys("rq:job:*") == []
+
+
+def test_a_dead_worker_is_no_worker(client: redis.Redis) -> None:
+    registration = queue.Registration(client)
+    with registration.alive():
+        assert queue.any_worker(client)
+        client.delete(f"rq:worker:{registration.name}")
+        assert not queue.any_worker(client)
+        assert client.scard("rq:workers") == 0

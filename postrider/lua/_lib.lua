@@ -12,7 +12,8 @@
 --   pr:moved                   hash    account, space, old address -> new address
 --   pr:wake                    channel a due time (s), told to sleeping workers
 -- RQ's and rq-scheduler's own: names and formats as rq 2.11 and rq-scheduler 0.14 have them
---   rq:job:<job>, rq:queue:<queue>, rq:wip:<queue>, rq:finished:<queue>, rq:failed:<queue>, rq:worker:<name>
+--   rq:job:<job>, rq:queue:<queue>, rq:wip:<queue>, rq:finished:<queue>, rq:failed:<queue>, rq:worker:<name>,
+--   rq:results:<job>
 --
 -- A record is one line: state letter, alarm, attempts, queue letter, service/account, uuid.
 -- A job's id is its delivery's, and from the second alarm on `-` and the alarm's number: who holds an older one comes

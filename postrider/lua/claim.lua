@@ -7,6 +7,10 @@ local TURNS = { 'h', 'h', 'd', 'h', 'h', 'd', 'h', 'd', 'h', 'l' }
 local ORDER = { 'h', 'd', 'l' }
 local dropped = 0
 
+-- First a write that a full Redis refuses: what cannot be recorded must not be claimed.
+local turn = tonumber(call('GET', 'pr:turn') or 0)
+call('SET', 'pr:turn', turn)
+
 local due = call('ZRANGE', SCHEDULE, '-inf', seconds(NOW), 'BYSCORE', 'LIMIT', 0, tonumber(ARGV[4]))
 if #due > 0 then call('ZREM', SCHEDULE, unpack(due)) end
 local fresh = { h = {}, d = {}, l = {} }
@@ -36,8 +40,7 @@ end
 
 local rows, mids = {}, {}
 local running = {}
-local turn = tonumber(call('GET', 'pr:turn') or 0)
-while #rows < most do
+while #rows < most and #rows + dropped < tonumber(ARGV[4]) do
   turn = turn % #TURNS + 1
   local job_id = pick(TURNS[turn])
   for _, q in ipairs(ORDER) do job_id = job_id or pick(q) end

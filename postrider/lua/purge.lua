@@ -9,7 +9,7 @@ for _, id in ipairs(ids) do
   local r = load(mid, idx)
   if r then
     local job_id = job_id_of(mid, idx, r.alarm)
-    call('DEL', 'rq:job:' .. job_id)
+    call('DEL', 'rq:job:' .. job_id, 'rq:results:' .. job_id)
     call('ZREM', 'rq:finished:' .. QUEUES[r.queue], job_id)
     call('ZREM', 'rq:failed:' .. QUEUES[r.queue], job_id)
     call('HDEL', bucket('d', mid, idx), idx)

@@ -22,8 +22,8 @@ for at = 5, #ARGV, 7 do
   local mid, idx, alarm = split(job_id)
   local r = load(mid, idx)
   local holds = r and r.state == 'g' and r.alarm == alarm
-  -- Its lease ran out, it counts as unknown and waits to be sent again: a late yes still settles it.
-  local settles = r and r.state == 'u' and r.alarm == alarm + 1 and state == 't'
+  -- Its lease ran out, so it is unknown, to be sent again or (same alarm) on hold: a late yes still settles it.
+  local settles = r and r.state == 'u' and (r.alarm == alarm + 1 or r.alarm == alarm) and state == 't'
   if r and line ~= '' then log(mid, idx, line) end
   if r and own then call('ZREM', 'rq:wip:' .. QUEUES[r.queue], job_id .. ':' .. worker) end
   moved[#moved + 1] = (holds or settles) and 1 or 0
@@ -37,6 +37,7 @@ for at = 5, #ARGV, 7 do
       call('ZADD', RESTS[state], seconds(NOW), delivery_id(mid, idx))
       if own then
         local status = state == 't' and 'finished' or 'failed'
+        call('ZREM', 'rq:failed:' .. queue, job)
         if call('EXISTS', 'rq:job:' .. job) == 0 then write_job(job, queue, status, stamp) end
         call('HSET', 'rq:job:' .. job, 'status', status, 'ended_at', stamp, 'exc_info', reason)
         call('ZADD', 'rq:' .. status .. ':' .. queue, seconds(NOW + keep_s[state]), job)

@@ -14,6 +14,7 @@ for _, id in ipairs(ids) do
     local job_id = job_id_of(mid, idx, r.alarm)
     if not call('ZSCORE', SCHEDULE, job_id)
       and not call('LPOS', 'rq:queue:' .. QUEUES[r.queue], job_id, 'MAXLEN', tonumber(ARGV[3])) then
+      call('DEL', 'rq:job:' .. job_id)
       rearm(mid, idx, r, NOW)
       rescued = rescued + 1
     end

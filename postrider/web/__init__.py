@@ -86,5 +86,5 @@ def _sweep(service: Service) -> None:
         time.sleep(SWEEP_S * random.uniform(0.8, 1.2))  # noqa: S311 - so that processes do not sweep in step
         try:
             service.sweep()
-        except Unavailable as error:
+        except (Unavailable, *queue.ERRORS) as error:
             log.warning("sweep: %s", error)

@@ -5,6 +5,9 @@ from flask import Response, jsonify, request
 
 from postrider.service import Service
 
+MAX_BYTES = 1024 * 1024
+"""Of one call, which is read before anybody has proved to be anybody."""
+
 
 def blueprint(service: Service) -> APIBlueprint:
     """The route. Nobody logs in here: the messenger signs the raw body instead."""
@@ -12,6 +15,7 @@ def blueprint(service: Service) -> APIBlueprint:
 
     @bp.post("/<messenger>/<account>")
     def receive(messenger: str, account: str) -> Response:
+        request.max_content_length = MAX_BYTES
         headers = {name.lower(): value for name, value in request.headers.items()}
         service.receive(messenger, account, headers, request.get_data(cache=False))
         return jsonify(status="ok")

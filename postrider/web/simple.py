@@ -7,7 +7,7 @@ from flask import Response, jsonify, request
 
 from messengers.base import Template
 from postrider import listing
-from postrider.errors import WrongMediaType
+from postrider.errors import InvalidRequest, WrongMediaType
 from postrider.model import NewMessage, Recipient
 from postrider.service import Service
 from postrider.web.auth import Gate
@@ -30,6 +30,10 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     def only_json() -> None:
         if request.method == "POST" and request.mimetype != "application/json":
             raise WrongMediaType("send the body as application/json")
+        if (
+            "Idempotency-Key" in request.headers
+        ):  # taken for granted, it would double what is repeated
+            raise InvalidRequest("Idempotency-Key", "is not supported yet; leave it out")
 
     @bp.post("/send_message")
     @bp.input(SendMessageIn)
