@@ -42,11 +42,7 @@ PEOPLE_KEPT = 1_000
 NOTES_KEPT = 10_000
 
 Listed = tuple[Delivery, Message]
-_REFUSALS = (
-    redis.exceptions.OutOfMemoryError,
-    redis.exceptions.ReadOnlyError,
-    redis.exceptions.NoPermissionError,
-)
+_REFUSALS = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
 _WRITE, _COMMIT, _ARM = 1, 2, 4  # the phases of accept.lua
 
 
