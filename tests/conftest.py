@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import coverage
 import pytest
 import redis
 import requests
@@ -31,6 +32,12 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 POSTRIDER = BIN / "postrider"
 CTRL_C = b"\x03"
+
+
+def pytest_sessionfinish() -> None:
+    """Saves what was measured at once: pytest-xdist kills a worker that is slow to exit, and its figures with it."""
+    if (measured := coverage.Coverage.current()) is not None:
+        measured.save()
 
 
 def wait_until(condition: Callable[[], object], within_s: float = 10.0, what: str = "") -> None:
