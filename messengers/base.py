@@ -5,7 +5,7 @@ knows no queue, so it can be tested with literals and carried by any HTTP client
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -108,13 +108,13 @@ class Sent:
 class Retry:
     """Not now. `after_s` is a wait that the messenger named; `pauses` says what else has to wait.
 
-    `pauses="account"`: everything of this account (429, refused token); `"recipient"`: this pair only. Either way the
-    delivery waits without using up an attempt. `moved_to`: the address to use from now on.
+    `pauses="account"`: everything of this account (429, refused token); `"recipient"`: this pair only; `"nobody"`: it may
+    go again at once. Each way the delivery waits without using up an attempt. `moved_to`: the address to use from now on.
     """
 
     reason: str
     after_s: float | None = None
-    pauses: Literal["account", "recipient"] | None = None
+    pauses: Literal["account", "recipient", "nobody"] | None = None
     moved_to: str | None = None
 
 
@@ -187,6 +187,8 @@ class Messenger(Protocol):
     """True when the provider drops a second request with the same key."""
     has_receipts: ClassVar[bool]
     """True when the provider reports delivery later; an unknown outcome may then still be settled."""
+    slower: ClassVar[Mapping[str, float]]
+    """Messages per second to those recipients whose address begins so, where that is less than to others."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self | None:
@@ -217,6 +219,23 @@ class Templates(Protocol):
 
     def check_template(self, template: Template) -> str | None:
         """What is wrong with it, or None."""
+
+
+@runtime_checkable
+class Broadcast(Protocol):
+    """What an adapter has besides when one call reaches many recipients with one text."""
+
+    BROADCAST_LIMIT: ClassVar[int]
+    """Recipients of one call."""
+
+    def most_receivers(self, text: str) -> int:
+        """How many recipients one call with this text can have; 1: it must not be broadcast."""
+
+    def broadcast(self, outs: Sequence[Outbound]) -> Request:
+        """The call that sends the same text to all of `outs`."""
+
+    def read_broadcast(self, reply: Reply, outs: Sequence[Outbound]) -> list[Outcome] | None:
+        """What `reply` means for each. None: this account may not broadcast, and nobody got anything."""
 
 
 @runtime_checkable

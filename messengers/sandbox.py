@@ -104,6 +104,7 @@ class Sandbox:
     needs: ClassVar[tuple[str, ...]] = ()
     idempotent: ClassVar[bool] = True
     has_receipts: ClassVar[bool] = False
+    slower: ClassVar[Mapping[str, float]] = {}
     TEXT_LIMIT: ClassVar[int] = 10_000
     UUID_LIMIT: ClassVar[int] = 200
 

@@ -64,6 +64,8 @@ class Telegram:
     needs: ClassVar[tuple[str, ...]] = ("TELEGRAM_BOT_TOKEN",)
     idempotent: ClassVar[bool] = False
     has_receipts: ClassVar[bool] = False
+    slower: ClassVar[Mapping[str, float]] = {"-": 20 / 60}
+    """A group's id is negative. https://core.telegram.org/bots/faq#my-bot-is-hitting-limits-how-do-i-avoid-this"""
     TEXT_LIMIT: ClassVar[int] = 4096
     """https://core.telegram.org/bots/api#sendmessage
 

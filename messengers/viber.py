@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Self
@@ -29,6 +29,7 @@ from messengers.base import (
 
 _MESSAGE_TOKEN = re.compile(r"[0-9]{1,20}")
 
+_PLACE_HOLDER = "replace_me_with_"
 _ACCOUNT = Retry("", pauses="account")
 _REFUSED = Rejected("")
 
@@ -53,6 +54,7 @@ class Viber:
     needs: ClassVar[tuple[str, ...]] = ("VIBER_AUTH_TOKEN",)
     idempotent: ClassVar[bool] = False
     has_receipts: ClassVar[bool] = True
+    slower: ClassVar[Mapping[str, float]] = {}
     TEXT_LIMIT: ClassVar[int] = 7000
     """https://creators.viber.com/docs/bots-api/data-models/message"""
     BODY_LIMIT: ClassVar[int] = 30_000
@@ -60,6 +62,8 @@ class Viber:
 
     https://creators.viber.com/docs/bots-api/resources/messaging/send-message
     """
+    BROADCAST_LIMIT: ClassVar[int] = 300
+    """https://creators.viber.com/docs/bots-api/resources/messaging/broadcast-message"""
     ENVELOPE_BYTES: ClassVar[int] = 1000
     """Left for all but the text: far more than the longest receiver, sender and key take."""
     SENDER_LIMIT: ClassVar[int] = 28
@@ -125,6 +129,42 @@ class Viber:
         if type(token) in {int, str} and _MESSAGE_TOKEN.fullmatch(str(token)):
             return Sent(str(token))
         return Unclear("ok, but without a message_token")
+
+    def most_receivers(self, text: str) -> int:
+        """As many as fit into the body; one for a text that Viber would fill in for each receiver.
+
+        https://developers.viber.com/docs/guides/broadcast-rest-api/
+        """
+        if _PLACE_HOLDER in text:
+            return 1
+        size = len(json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        free = self.BODY_LIMIT - self.ENVELOPE_BYTES - size
+        longest = 4 * self.RECIPIENT_LIMIT + len('"",')
+        return max(1, min(self.BROADCAST_LIMIT, free // longest))
+
+    def broadcast(self, outs: Sequence[Outbound]) -> Request:
+        return self._call(
+            "broadcast_message",
+            broadcast_list=[out.to for out in outs],
+            min_api_version=1,
+            type="text",
+            text=outs[0].text,
+            sender={"name": self.sender},
+        )
+
+    def read_broadcast(self, reply: Reply, outs: Sequence[Outbound]) -> list[Outcome] | None:
+        """One token answers for all; `failed_list` names who did not get it, each with a status of its own."""
+        answer = reply.object()
+        if answer.get("status") in (19, 20):
+            return None
+        whole = self.read(reply)
+        failed = answer.get("failed_list")
+        named = {
+            entry.get("receiver"): self._read_refusal(reply, entry)
+            for entry in (failed if isinstance(failed, list) else [])
+            if isinstance(entry, dict) and isinstance(entry.get("receiver"), str)
+        }
+        return [named.get(out.to, whole) if isinstance(whole, Sent) else whole for out in outs]
 
     def whoami(self) -> Request | None:
         return self._call("get_account_info")

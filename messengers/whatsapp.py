@@ -86,6 +86,7 @@ class WhatsApp:
     needs: ClassVar[tuple[str, ...]] = ("WHATSAPP_ACCESS_TOKEN", "WHATSAPP_PHONE_NUMBER_ID")
     idempotent: ClassVar[bool] = False
     has_receipts: ClassVar[bool] = True
+    slower: ClassVar[Mapping[str, float]] = {}
     TEXT_LIMIT: ClassVar[int] = 4096
     """In UTF-16 units, the strictest reading of Meta's «characters».
 

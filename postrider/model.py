@@ -142,6 +142,8 @@ class Claim:
 
     `job_id` names this claim and no other: the delivery's id, and from the second alarm on `-` and the alarm's number.
     `to` is the recipient's uuid, or where the messenger says it has moved to. `at` is Redis's time, not this host's.
+    `how`: `probe` finds out whether a paused account may send again, `alone` goes by itself because a worker died with it;
+    `deaths` counts the lone attempts that ended so, too, and is None for one that no worker died with.
     """
 
     job_id: str
@@ -150,6 +152,8 @@ class Claim:
     to: str
     attempts: int
     message: Message
+    how: Literal["", "probe", "alone"] = ""
+    deaths: int | None = None
 
     @property
     def alarm(self) -> int:
@@ -174,12 +178,24 @@ class Attempt:
     provider_id: str = ""
 
 
+class Signal(StrEnum):
+    """What an account learns from the end of a claim. `lua/record.lua` knows the letters."""
+
+    NOTHING = ""
+    ANSWERS = "y"
+    FAILS = "n"
+    PAUSES = "a"
+    RECIPIENT_PAUSES = "r"
+    HANDED_BACK = "b"
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What becomes of a claim.
 
     `state` is where it moves to. `due_in_s`: seconds until its next alarm; None: it is not armed again. `counts`:
-    whether the attempt uses up one of the retries. `attempt` is None when nothing was tried.
+    whether the attempt uses up one of the retries. `attempt` is None when nothing was tried. `signal` is what its account
+    learns, `pause_s` for how long it is to wait (None: as long as we see fit). `deaths`: it is to be sent alone.
     """
 
     claim: Claim
@@ -188,3 +204,6 @@ class Verdict:
     due_in_s: float | None = None
     counts: bool = False
     moved_to: str | None = None
+    signal: Signal = Signal.NOTHING
+    pause_s: float | None = None
+    deaths: int | None = None

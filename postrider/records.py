@@ -68,29 +68,38 @@ def messages(flat: Sequence[Any]) -> dict[str, Message]:
     return found
 
 
+def account_key(service: str, name: str) -> str:
+    """How an account is written: its service, and `/` and its name unless that is `default`."""
+    return service if name == "default" else f"{service}/{name}"
+
+
 def _recipient(account: str, uuid: str) -> Recipient:
     service, _, name = account.partition("/")
-    return Recipient(uuid, service, name)
+    return Recipient(uuid, service, name or "default")
 
 
 def record(to: Recipient, priority: Priority) -> str:
-    """A delivery that nothing has happened to: state, alarm, attempts, queue, account, uuid."""
-    return (
-        f"{LETTERS[State.SCHEDULED]} 0 0 {QUEUES[priority][0]} {to.service}/{to.account} {to.uuid}"
-    )
+    """A delivery that nothing has happened to: state and queue, account, uuid."""
+    account = account_key(to.service, to.account)
+    return f"{LETTERS[State.SCHEDULED]}{QUEUES[priority][0]} {account} {to.uuid}"
 
 
 def delivery(id_: str, raw: bytes) -> Delivery:
     """The delivery that a record tells of."""
-    state, _, attempts, _, account, uuid = raw.decode().split(" ", 5)
-    return Delivery(id_, STATES[state], _recipient(account, uuid), int(attempts))
+    marks, _, rest = raw.decode().partition(" ")
+    attempts = 0
+    if rest[0].isdigit():  # an account begins with a letter
+        _, tried, rest = rest.split(" ", 2)
+        attempts = int(tried)
+    account, _, uuid = rest.partition(" ")
+    return Delivery(id_, STATES[marks[0]], _recipient(account, uuid), attempts)
 
 
 def claims(now: bytes, rows: Sequence[Any], messages_: Sequence[Any]) -> Iterator[Claim]:
     """What a script gives of claims."""
     at = moment(now)
     known = messages(messages_)
-    for job_id, _, attempts, account, uuid, to, _ in rows:
+    for job_id, attempts, account, uuid, to, how, deaths in rows:
         yield Claim(
             job_id=job_id.decode(),
             at=at,
@@ -98,6 +107,8 @@ def claims(now: bytes, rows: Sequence[Any], messages_: Sequence[Any]) -> Iterato
             to=to.decode(),
             attempts=attempts,
             message=known[job_id.decode().partition("-")[0]],
+            how=how.decode(),
+            deaths=None if deaths == b"" else int(deaths),
         )
 
 

@@ -2,42 +2,46 @@
 
 import json
 import logging
+import secrets
 import time
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
 
 from messengers import MESSENGERS
 from messengers.base import (
+    Broadcast,
     Messenger,
     NoReply,
     Note,
     Outbound,
     Outcome,
-    Rejected,
     Reply,
     Request,
     Retry,
-    Sent,
     Template,
     Templates,
     Unclear,
     Webhook,
 )
-from postrider.errors import BadSignature, InvalidRequest, NotFound
+from postrider import verdicts
+from postrider.errors import BadSignature, InvalidRequest, NotFound, Unavailable
+from postrider.limits import Limits, limits_of
 from postrider.model import (
-    Attempt,
     Claim,
     Message,
     NewMessage,
     Recipient,
+    Signal,
     State,
     Verdict,
     new_message_id,
 )
+from postrider.records import account_key
 from postrider.settings import Settings
-from postrider.store import Page, Store
-from postrider.timing import backoff_s
+from postrider.store import Claimed, Page, Store
 from postrider.transport import Transport
 
 log = logging.getLogger("postrider.service")
@@ -46,19 +50,23 @@ TEMPLATE_MAX_BYTES = 64 * 1024
 PAST = "Date must be in a future!"
 LEASE_S = 15.0
 """A claim of ours; renewed while its worker lives. With the longest grace still under a minute."""
-STOCK_LEASE_S = 40.0
-"""A stock worker cannot renew its lease: longer than any attempt (transport.WHOLE_S)."""
-SHORTEST_PAUSE_S = 0.5
-"""A pause uses up no try, so one that names no wait must not spin."""
+STOCK_LEASE_S = 55.0
+"""A stock worker cannot renew its lease: longer than any attempt (transport.WHOLE_S), and recording it."""
 RESCUE_AFTER_S = 30.0
 """Seconds after its time at which a delivery that no list would send is armed anew."""
+NOBODY_SERVES_S = 10.0
+"""Seconds without a claim of ours after which RQ's own workers get what waits in our lines."""
+AWAY_S = 0.5
+"""Seconds between tries while Redis is away."""
+RECORD_WITHIN_S = 20.0
+"""Seconds for which a stock worker tries to record; with the attempt itself still under its lease."""
 
 
 class DeliveryFailed(Exception):
     """A delivery failed for good; in words for RQ's list of failed jobs."""
 
 
-Exchange = Generator[Request | Note, Reply | NoReply, Verdict]
+Exchange = Generator[Request | Note, Reply | NoReply, list[Verdict]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,12 @@ class Service:
     settings: Settings
     accounts: Mapping[tuple[str, str], Messenger]
     """(messenger, account name) -> its adapter."""
+    limits: dict[tuple[str, str], Limits] = field(init=False)
+    """The same -> what it may do; an account that turns out not to be allowed to broadcast no longer does."""
+
+    def __post_init__(self) -> None:
+        limits = {key: limits_of(adapter, self.settings) for key, adapter in self.accounts.items()}
+        object.__setattr__(self, "limits", limits)
 
     # -- accepting
 
@@ -180,94 +194,131 @@ class Service:
 
     # -- delivering
 
-    def attempt(self, claim: Claim) -> Exchange:
-        """One try at a delivery: yields the request, is sent what came back, returns the verdict."""
-        started = time.monotonic()
-        recipient = claim.recipient
-        adapter = self.accounts.get((recipient.service, recipient.account))
-        if adapter is None:  # its settings were taken away; it waits until they are back
-            return self.verdict(claim, Retry(self._why_not(recipient.service), pauses="account"))
-        message = claim.message
-        try:
-            reply = yield adapter.request(
-                Outbound(
-                    claim.to, message.body, claim.delivery_id, claim.alarm + 1, message.template
-                )
-            )
-            outcome = self._outcome(adapter, reply)
-        except Exception:
-            log.exception("delivery %s: the attempt broke", claim.delivery_id)
-            outcome = Unclear("internal error")
-        return self.verdict(claim, outcome, time.monotonic() - started)
+    def claim(
+        self,
+        worker: str,
+        free: Mapping[tuple[str, str], int] | int,
+        *,
+        nonce: str | None = None,
+        busy: int = 0,
+        alone: bool = True,
+        lease_s: float = LEASE_S,
+    ) -> Claimed:
+        """Takes what is due and may go now: at most `free` calls per account (an int: for each).
 
-    @staticmethod
-    def _outcome(adapter: Messenger, reply: Reply | NoReply) -> Outcome:
-        if isinstance(reply, Reply):
-            return adapter.read(reply)
-        return Unclear(reply.reason) if reply.left else Retry(reply.reason)
+        The same `nonce` again, after an answer that was lost, gives the same claims. `busy`: how many older ones are at
+        work. `alone`: whether one may be among them that goes by itself.
+        """
+        return self.store.claim(
+            worker,
+            nonce or secrets.token_hex(8),
+            self._specs(free),
+            lease_s,
+            busy=busy,
+            alone=alone,
+        )
+
+    def _specs(self, free: Mapping[tuple[str, str], int] | int) -> dict[str, Any]:
+        offset = datetime.now(ZoneInfo(self.settings.tz)).utcoffset() or timedelta()
+        return {
+            account_key(*key): limits.spec(
+                free if isinstance(free, int) else free.get(key, 0), int(offset.total_seconds())
+            )
+            for key, limits in self.limits.items()
+        }
+
+    def calls(self, claims: Sequence[Claim]) -> Iterator[tuple[Claim, ...]]:
+        """`claims`, cut into what goes out by one call each: alone, or many of one message."""
+        together: dict[tuple[str, str, str], list[Claim]] = {}
+        for claim in claims:
+            to = claim.recipient
+            if self.limits[to.service, to.account].receivers == 1 or claim.how:
+                yield (claim,)
+            else:
+                together.setdefault((claim.message.id, to.service, to.account), []).append(claim)
+        for (_, *account), group in together.items():
+            adapter: object = self.accounts[account[0], account[1]]
+            most = 1
+            if isinstance(adapter, Broadcast):
+                most = adapter.most_receivers(group[0].message.body)
+            for first in range(0, len(group), most):
+                yield tuple(group[first : first + most])
+
+    def attempt(self, claims: Sequence[Claim]) -> Exchange:
+        """One try at what goes out by one call: yields the request, is sent what came back, returns the verdicts."""
+        started = time.monotonic()
+        to = claims[0].recipient
+        adapter = self.accounts[to.service, to.account]
+        try:
+            outs = [_outbound(claim) for claim in claims]
+            reply = yield _request(adapter, outs)
+            outcomes = self._outcomes(adapter, reply, outs)
+        except Exception:
+            log.exception("delivery %s: the attempt broke", claims[0].delivery_id)
+            outcomes = [Unclear("internal error")] * len(claims)
+        took_s = time.monotonic() - started
+        first, *others = [self.verdict(c, o, took_s) for c, o in zip(claims, outcomes, strict=True)]
+        # A call is one sign of the messenger's health, however many it was for.
+        return [first, *(replace(v, signal=Signal.NOTHING) for v in others)]
+
+    def _outcomes(
+        self, adapter: Messenger, reply: Reply | NoReply, outs: Sequence[Outbound]
+    ) -> list[Outcome]:
+        if isinstance(reply, NoReply):
+            return [Unclear(reply.reason) if reply.left else Retry(reply.reason)] * len(outs)
+        several: object = adapter
+        if len(outs) == 1 or not isinstance(several, Broadcast):
+            return [adapter.read(reply)]
+        if (outcomes := several.read_broadcast(reply, outs)) is not None:
+            return outcomes
+        for key, mine in self.accounts.items():
+            if mine is adapter:
+                log.warning(
+                    "%s may not broadcast; it sends one by one from here on", account_key(*key)
+                )
+                self.limits[key] = replace(self.limits[key], receivers=1)
+        return [Retry("not allowed to broadcast", after_s=0, pauses="nobody")] * len(outs)
 
     def verdict(self, claim: Claim, outcome: Outcome, took_s: float = 0.0) -> Verdict:
-        """What `outcome` means for the delivery."""
-        ended_at = claim.at + timedelta(seconds=took_s)
-        name = type(outcome).__name__.lower()
-        reason = "" if isinstance(outcome, Sent) else outcome.reason
-        provider_id = outcome.provider_id if isinstance(outcome, Sent) else ""
-        attempt = Attempt(claim.at, ended_at, name, reason, provider_id)
-        tries, interval_s = claim.attempts + 1, self.settings.retry_interval
-        exhausted = tries > self.settings.retry_count
+        """What `outcome` means for the delivery, and for its account."""
+        grace_s = self._grace_s(claim)
+        return verdicts.verdict(claim, outcome, self.settings, grace_s=grace_s, took_s=took_s)
 
-        match outcome:
-            case Sent():
-                return Verdict(claim, State.SENT, attempt)
-            case Rejected():
-                return Verdict(claim, State.FAILED, attempt, counts=True)
-            case Retry(moved_to=str(address)):
-                if claim.to != claim.recipient.uuid:  # followed once already
-                    return Verdict(claim, State.FAILED, attempt, counts=True)
-                return Verdict(claim, State.RETRYING, attempt, 0.0, moved_to=address)
-            case Retry(after_s=after_s, pauses=None):
-                if exhausted:
-                    return Verdict(claim, State.FAILED, attempt, counts=True)
-                wait_s = backoff_s(tries, interval_s) if after_s is None else after_s
-                return Verdict(claim, State.RETRYING, attempt, wait_s, counts=True)
-            case Retry(after_s=after_s):
-                wait_s = backoff_s(claim.alarm + 1, interval_s) if after_s is None else after_s
-                return Verdict(claim, State.RETRYING, attempt, max(wait_s, SHORTEST_PAUSE_S))
-            case Unclear():
-                if exhausted:
-                    return Verdict(claim, State.UNKNOWN, attempt, counts=True)
-                return Verdict(
-                    claim, State.UNKNOWN, attempt, self._grace_s(claim, tries), counts=True
-                )
-
-    def _grace_s(self, claim: Claim, tries: int) -> float:
-        """How long to wait for a receipt before sending again; from the second time on at least the backoff."""
+    def _grace_s(self, claim: Claim) -> float:
         adapter = self.accounts.get((claim.recipient.service, claim.recipient.account))
-        grace_s = self.settings.unknown_grace if adapter and adapter.has_receipts else 0.0
-        return (
-            max(grace_s, backoff_s(tries - 1, self.settings.retry_interval))
-            if tries > 1
-            else grace_s
-        )
+        return self.settings.unknown_grace if adapter and adapter.has_receipts else 0.0
 
     def deliver(self, job_id: str, transport: Transport) -> None:
         """Sends what one job names, on behalf of a stock RQ worker; nothing when there is nothing to do.
 
         Raises DeliveryFailed after it is recorded, so that RQ lists the job as failed.
         """
-        claim = self.store.claim_one(job_id, STOCK_LEASE_S)
+        claim = self.store.claim_one(job_id, self._specs(1), STOCK_LEASE_S)
         if claim is None:
             return
-        exchange = self.attempt(claim)
+        exchange = self.attempt([claim])
         try:
             exchange.send(transport.send(next(exchange)))
         except StopIteration as stop:
-            verdict: Verdict = stop.value
-            self.record("", [verdict])
+            (verdict,) = stop.value
+            self._record_patiently(verdict)
             if verdict.state is State.FAILED and verdict.attempt:
                 raise DeliveryFailed(verdict.attempt.reason) from None
             return
         raise AssertionError("an attempt makes one request")
+
+    def _record_patiently(self, verdict: Verdict) -> None:
+        """Records, also when Redis is away for a moment: what was sent must not be sent again."""
+        give_up_at = time.monotonic() + RECORD_WITHIN_S
+        while True:
+            try:
+                self.record("", [verdict])
+            except Unavailable:
+                if time.monotonic() > give_up_at:
+                    raise  # its lease runs out, and it counts as unknown
+                time.sleep(AWAY_S)
+            else:
+                return
 
     def record(self, worker: str, verdicts: list[Verdict], worked_s: float = 0.0) -> list[bool]:
         """Writes down how attempts ended; False for a claim that was no longer ours."""
@@ -276,6 +327,7 @@ class Service:
             verdicts,
             finished_ttl_s=self.settings.delete_finished_timeout,
             failed_ttl_s=self.settings.delete_failed_timeout,
+            refused_s=self.settings.retry_interval,
             worked_s=worked_s,
         )
 
@@ -289,15 +341,23 @@ class Service:
         self.store.purge("failed", now - timedelta(seconds=self.settings.delete_failed_timeout))
         self.store.finish_accepting()
         while claims := self.store.overdue(LEASE_S):
-            self.record(
-                "sweep",
-                [
-                    self.verdict(c, Unclear("its worker died or hung during the attempt"))
-                    for c in claims
-                ],
-            )
+            died = [verdicts.died(c, self.settings, grace_s=self._grace_s(c)) for c in claims]
+            self.record("sweep", died)
+        self.store.release(NOBODY_SERVES_S)
         if rescued := self.store.rescue(RESCUE_AFTER_S):
             log.warning("armed %d deliveries anew that stood in no list", rescued)
+
+
+def _outbound(claim: Claim) -> Outbound:
+    message = claim.message
+    return Outbound(claim.to, message.body, claim.delivery_id, claim.alarm + 1, message.template)
+
+
+def _request(adapter: Messenger, outs: Sequence[Outbound]) -> Request | Note:
+    several: object = adapter
+    if len(outs) > 1 and isinstance(several, Broadcast):
+        return several.broadcast(outs)
+    return adapter.request(outs[0])
 
 
 def open_accounts(settings: Settings) -> dict[tuple[str, str], Messenger]:

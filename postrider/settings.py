@@ -77,6 +77,7 @@ def _host_port(bind: str) -> str:
 
 
 Switch = Annotated[bool, BeforeValidator(_switch)]
+Rate = Annotated[float, Field(ge=0)]
 Url = Annotated[str, Field(pattern=r"^https?://[^/\s]+(/\S*)?$")]
 
 
@@ -127,11 +128,15 @@ class Settings(BaseModel):
     workers: Annotated[int, Field(ge=0)] = 2
     """Worker processes; 0 starts none."""
     worker_concurrency: PositiveInt = 100
-    """Sends under way at once in one worker."""
+    """Sends under way at once in one worker, for each account."""
+    worker_memory: PositiveInt = 1024 * 1024 * 1024
+    """Bytes of memory that one worker may use."""
     retry_count: Annotated[int, Field(ge=0)] = 5
     """Tries after the first one."""
     retry_interval: PositiveFloat = 10
     """Seconds before the first retry; doubles each time, up to an hour."""
+    on_unknown: Literal["resend", "hold"] = "resend"
+    """What to do with a send that got no answer: `resend` it, or `hold` it for you to decide."""
     unknown_grace: Annotated[float, Field(ge=0, le=30)] = 15
     """Seconds in which a receipt may settle a send that got no answer."""
     delete_finished_timeout: PositiveInt = 7 * DAY_S
@@ -144,6 +149,10 @@ class Settings(BaseModel):
     """Token from @BotFather."""
     telegram_api_url: Url = "https://api.telegram.org"
     """Bot API server."""
+    telegram_rate: Rate = 30
+    """Messages per second; 0: no limit."""
+    telegram_recipient_rate: Rate = 1
+    """Messages per second to one chat; to a group at most 20 a minute."""
 
     # viber
     viber_auth_token: SecretStr | None = None
@@ -152,6 +161,10 @@ class Settings(BaseModel):
     """Name shown with each message, at most 28 characters."""
     viber_api_url: Url = "https://chatapi.viber.com"
     """Viber REST API."""
+    viber_rate: Rate = 50
+    """Calls per second; one call reaches up to 300 recipients of one message."""
+    viber_recipient_rate: Rate = 0
+    """Messages per second to one recipient."""
 
     # whatsapp
     whatsapp_access_token: SecretStr | None = None
@@ -162,6 +175,12 @@ class Settings(BaseModel):
     """Graph API."""
     whatsapp_api_version: Annotated[str, Field(pattern=r"^v\d+\.\d+$")] = "v23.0"
     """Graph API version."""
+    whatsapp_rate: Rate = 80
+    """Messages per second."""
+    whatsapp_recipient_rate: Rate = 0.166
+    """Messages per second to one recipient: one in 6 s."""
+    whatsapp_daily_cap: Annotated[int, Field(ge=0)] = 0
+    """Messages per day, as Meta's messaging limit allows; 0: no limit."""
 
     @classmethod
     def from_env(

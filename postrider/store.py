@@ -6,7 +6,8 @@ Every change is one Lua script, so that it happens whole or not at all. Redis TI
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -99,11 +100,15 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What a worker got: its claims, Redis's time, and in how many seconds more is due (None: none waits)."""
+    """What a worker got: its claims, Redis's time, in how many seconds to look again (None: nothing is known to come).
+
+    `more`: something could go if it had a place.
+    """
 
     claims: Sequence[Claim]
     at: datetime
-    next_due_in_s: float | None
+    next_look_in_s: float | None
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +129,7 @@ class Store:
     def __init__(self, client: redis.Redis) -> None:
         self.redis = client
         folder = resources.files("postrider") / "lua"
-        lib = (folder / "_lib.lua").read_text()
+        lib = "".join((folder / name).read_text() for name in ("_lib.lua", "_accounts.lua"))
         self._scripts = {
             path.name.removesuffix(".lua"): lib + path.read_text()
             for path in folder.iterdir()
@@ -200,21 +205,36 @@ class Store:
     # -- claiming and recording
 
     @_unavailable_when_redis_is
-    def claim(self, worker: str, most: int, lease_s: float, at_work: int = 0) -> Claimed:
-        """Up to `most` deliveries that are due, and up to `CHUNK`, under a lease.
+    def claim(
+        self,
+        worker: str,
+        nonce: str,
+        specs: Mapping[str, Any],
+        lease_s: float,
+        *,
+        busy: int = 0,
+        alone: bool = True,
+    ) -> Claimed:
+        """What is due and may go now, up to `CHUNK` deliveries, under a lease.
 
-        `worker` is its name in RQ's books, which show it as busy while it has claims, or `at_work` older ones.
+        `specs`: account -> Limits.spec; what belongs to others waits. `worker` is its name in RQ's books, which show it
+        as busy while it has claims, or `busy` older ones. `alone`: whether one may be given that goes by itself.
         """
-        now, next_due, _, rows, messages = self._run(
-            "claim", worker, min(most, CHUNK), lease_s, CHUNK, at_work
+        now, next_look, more, rows, messages = self._run(
+            "claim",
+            *(worker, nonce, lease_s, CHUNK, busy, int(alone)),
+            random.random(),  # noqa: S311 - a gap between messages, no secret
+            json.dumps(specs),
         )
-        wait_s = float(next_due) - float(now) if next_due else None
-        return Claimed(list(records.claims(now, rows, messages)), records.moment(now), wait_s)
+        wait_s = float(next_look) - float(now) if next_look else None
+        claims = list(records.claims(now, rows, messages))
+        return Claimed(claims, records.moment(now), wait_s, bool(more))
 
     @_unavailable_when_redis_is
-    def claim_one(self, job_id: str, lease_s: float) -> Claim | None:
-        """The claim of one job that a stock worker runs; None when there is nothing to do."""
-        now, rows, messages = self._run("claim_one", job_id, lease_s)
+    def claim_one(self, job_id: str, specs: Mapping[str, Any], lease_s: float) -> Claim | None:
+        """The claim of one job that a stock worker runs; None when there is nothing to do, or not yet."""
+        chance = random.random()  # noqa: S311 - a gap between messages, no secret
+        now, rows, messages = self._run("claim_one", job_id, lease_s, chance, json.dumps(specs))
         return next(records.claims(now, rows, messages), None)
 
     @_unavailable_when_redis_is
@@ -233,11 +253,13 @@ class Store:
         *,
         finished_ttl_s: int,
         failed_ttl_s: int,
+        refused_s: float,
         worked_s: float = 0.0,
     ) -> list[bool]:
         """Moves each claim where its verdict says; False for one that came too late.
 
-        `worker` keeps RQ's books for it; '' when a stock worker does so itself.
+        `worker` keeps RQ's books for it; '' when a stock worker does so itself. `refused_s`: how long an account first
+        waits that was refused without a wait being named.
         """
         args: list[str] = []
         for v in verdicts:
@@ -249,10 +271,14 @@ class Store:
                 v.attempt.reason if v.attempt else "",
                 records.attempt_line(v),
                 v.moved_to or "",
+                v.signal,
+                "" if v.pause_s is None else records.seconds(v.pause_s),
+                "" if v.deaths is None else str(v.deaths),
             )
         if not args:
             return []
-        moved = self._run("record", worker, finished_ttl_s, failed_ttl_s, worked_s, *args)
+        ttls = (finished_ttl_s, failed_ttl_s)
+        moved = self._run("record", worker, *ttls, worked_s, refused_s, *args)
         return [bool(m) for m in moved]
 
     # -- sweeping
@@ -269,7 +295,13 @@ class Store:
     @_unavailable_when_redis_is
     def rescue(self, late_s: float, most: int = 100) -> int:
         """Arms what should have left `late_s` ago and no list would send; how many."""
-        return int(self._run("rescue", late_s, most, 10 * CHUNK))
+        return int(self._run("rescue", late_s, most, CHUNK))
+
+    @_unavailable_when_redis_is
+    def release(self, unserved_s: float) -> None:
+        """Gives what waits in our lines to RQ's queues, when no worker of ours has claimed for so long."""
+        while self._run("release", unserved_s, CHUNK):
+            pass
 
     @_unavailable_when_redis_is
     def finish_accepting(self, most: int = 10) -> None:

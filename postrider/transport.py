@@ -121,10 +121,12 @@ def _not_connected(error: requests.ConnectionError) -> NoReply | None:
 class Concurrent:
     """Many requests at once over kept-alive connections, with aiohttp: what our worker sends with."""
 
-    def __init__(self, inbox: Inbox, *, connections: int, tls_verify: bool = True) -> None:
+    def __init__(self, inbox: Inbox, *, connections_per_host: int, tls_verify: bool = True) -> None:
         self._inbox = inbox
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections, ssl=tls_verify, keepalive_timeout=15),
+            connector=aiohttp.TCPConnector(
+                limit=0, limit_per_host=connections_per_host, ssl=tls_verify, keepalive_timeout=15
+            ),
             timeout=aiohttp.ClientTimeout(
                 total=WHOLE_S, sock_connect=CONNECT_S, sock_read=READ_S, ceil_threshold=WHOLE_S
             ),

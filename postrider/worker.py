@@ -1,19 +1,26 @@
 """Our worker: claims what is due in batches, sends concurrently, records in batches.
 
 One event loop sends; two threads talk to Redis, one claiming while the other records. It sleeps until the next delivery
-is due, or until somebody tells it of an earlier one. A live worker renews its leases; a dead one's run out, and the sweep
-of any other process finds what it held.
+may go, or until somebody tells it of an earlier one. Each account has places of its own, so that a messenger that hangs
+takes none from another. A live worker renews its leases; a dead one's run out, and the sweep of any other process finds
+what it held.
 """
 
 import asyncio
+import faulthandler
 import logging
 import math
+import resource
+import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
+from typing import TypeVar
 
 import redis
 import redis.asyncio
@@ -21,12 +28,14 @@ import uvloop
 
 from postrider import queue
 from postrider.errors import Unavailable
-from postrider.model import Claim, State, Verdict
+from postrider.model import Claim, Verdict
 from postrider.service import LEASE_S, Service, open_accounts
 from postrider.settings import Settings
-from postrider.store import WAKE, Store, connect
+from postrider.store import WAKE, Claimed, Store, connect
 from postrider.transport import Concurrent
+from postrider.verdicts import handed_back
 
+T = TypeVar("T")
 log = logging.getLogger("postrider.worker")
 
 RENEW_S = 4.0
@@ -40,12 +49,20 @@ RECORD_WITHIN_S = 5.0
 """Seconds that the last outcomes get to be recorded at a stop."""
 REDIS_AWAY_S = 0.5
 """Seconds between tries while Redis is away."""
+STUCK_S = 3.0
+"""Seconds of work (CPU) after which an event loop that has not turned never will: the kernel ends the process."""
+TICK_S = 0.5
 
 
 def run(settings: Settings) -> int:
     """Works until SIGTERM or SIGINT; gives the exit code."""
     # Blocked and waited for: a handler would miss one that comes while it is set up.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    # A broken adapter may take all there is of memory, or never come back: that is to cost this process, nothing else.
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard == resource.RLIM_INFINITY or settings.worker_memory < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (settings.worker_memory, hard))
+    faulthandler.register(signal.SIGPROF, chain=True)
     with connect(settings.redis_address) as client:
         queue.prepare(client)
         registration = queue.Registration(client)
@@ -67,26 +84,28 @@ class _Worker:
         """Something is due earlier than we meant to look."""
         self.looks_at = math.inf
         """When we look next, in Redis's time; while we look, any moment is earlier."""
-        self.freed = asyncio.Event()
-        """A place has become free."""
+        self.more = False
+        """Something only waits for a place to become free."""
+        self.nonce = secrets.token_hex(8)
+        """The same until an answer has come, so that claims whose answer was lost are given again."""
         self.ended = asyncio.Event()
         """Something can be recorded, or the last of it has been."""
         self.give_up_at = math.inf
         """Until when outcomes wait for Redis; once nothing is under way any more, not for ever."""
-        self.at_work: dict[asyncio.Task[Verdict], Claim] = {}
+        self.at_work: dict[asyncio.Task[list[Verdict]], tuple[Claim, ...]] = {}
         self.verdicts: list[Verdict] = []
+        self.recording: list[Verdict] = []
         self.broken = False
         self.threads = ThreadPoolExecutor(4, "redis")
 
     async def work(self) -> int:
         """Works until it is told to stop; 1 when a part of it broke, so that whoever supervises it starts anew."""
         loop = asyncio.get_running_loop()
-        loop.set_default_executor(self.threads)
         threading.Thread(target=self._wait_to_be_stopped, args=(loop,), daemon=True).start()
         log.info("worker %s is ready", self.registration.name)
         async with Concurrent(
             self.service.keep_note,
-            connections=self.settings.worker_concurrency,
+            connections_per_host=self.settings.worker_concurrency,
             tls_verify=self.settings.tls_verify,
         ) as self.transport:
             chores = [
@@ -96,6 +115,7 @@ class _Worker:
                     self._every(SWEEP_S, self.service.sweep),
                     self._every(queue.HEARTBEAT_S, self.registration.heartbeat),
                     self._listen(),
+                    self._tick(),
                 )
             ]
             recorder = asyncio.create_task(self._record())
@@ -124,73 +144,83 @@ class _Worker:
     def _stop(self) -> None:
         self.stopping.set()
         self.woken.set()
-        self.freed.set()
 
     # -- claiming
 
     async def _claim(self) -> None:
         """Fills the free places with claims, until it is told to stop."""
         while not self.stopping.is_set():
-            free = self.settings.worker_concurrency - len(self.at_work)
-            # What cannot be recorded must not pile up: it would all be sent again.
-            if free == 0 or len(self.verdicts) > self.settings.worker_concurrency:
-                self.freed.clear()
-                await self.freed.wait()
-                continue
             self.woken.clear()
+            # What cannot be recorded must not pile up: it would all be sent again.
+            if len(self.verdicts) > self.settings.worker_concurrency:
+                self.more = True
+                await self._sleep(LONGEST_SLEEP_S)
+                continue
             self.looks_at = math.inf
             try:
-                claimed = await asyncio.to_thread(
-                    self.store.claim, self.registration.name, free, LEASE_S, len(self.at_work)
-                )
+                claimed = await self._in_thread(self._claims())
             except Unavailable as error:
                 log.warning("%s", error)
                 await self._sleep(REDIS_AWAY_S)
                 continue
+            self.nonce = secrets.token_hex(8)
             if self.stopping.is_set():
-                self._hand_back(claimed.claims)
+                self.verdicts += map(handed_back, claimed.claims)
                 return
-            for claim in claimed.claims:
-                task = asyncio.create_task(self._attempt(claim))
-                self.at_work[task] = claim
+            for claims in self.service.calls(claimed.claims):
+                task = asyncio.create_task(self._attempt(claims))
+                self.at_work[task] = claims
                 task.add_done_callback(self._attempted)
             wait_s = LONGEST_SLEEP_S
-            if claimed.next_due_in_s is not None:
-                wait_s = min(wait_s, claimed.next_due_in_s)
+            if claimed.next_look_in_s is not None:
+                wait_s = min(wait_s, claimed.next_look_in_s)
             self.looks_at = claimed.at.timestamp() + wait_s
+            self.more = claimed.more
             await self._sleep(wait_s)
+
+    def _claims(self) -> Callable[[], Claimed]:
+        """The call that claims for the places that are free now."""
+        most = self.settings.worker_concurrency
+        firsts = [claims[0] for claims in self.at_work.values()]
+        used = Counter((c.recipient.service, c.recipient.account) for c in firsts)
+        return partial(
+            self.service.claim,
+            self.registration.name,
+            {key: max(0, most - used[key]) for key in self.service.accounts},
+            nonce=self.nonce,
+            busy=len(firsts),
+            alone=not any(claim.how == "alone" for claim in firsts),
+        )
 
     async def _sleep(self, seconds: float) -> None:
         if seconds > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.woken.wait(), seconds)
 
-    async def _attempt(self, claim: Claim) -> Verdict:
-        exchange = self.service.attempt(claim)
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        """Runs what waits for Redis; in threads of its own, as name look-ups may block the loop's."""
+        return await asyncio.get_running_loop().run_in_executor(self.threads, call)
+
+    async def _attempt(self, claims: tuple[Claim, ...]) -> list[Verdict]:
+        exchange = self.service.attempt(claims)
         try:
             exchange.send(await self.transport.send(next(exchange)))
         except StopIteration as stop:
-            verdict: Verdict = stop.value
-            return verdict
+            verdicts: list[Verdict] = stop.value
+            return verdicts
         raise AssertionError("an attempt makes one request")
 
-    def _attempted(self, task: asyncio.Task[Verdict]) -> None:
-        claim = self.at_work.pop(task)
+    def _attempted(self, task: asyncio.Task[list[Verdict]]) -> None:
+        claims = self.at_work.pop(task)
         if task.cancelled():
             return
         if error := task.exception():  # its lease runs out, and it counts as unknown
-            log.error("delivery %s: the attempt broke", claim.delivery_id, exc_info=error)
+            log.error("delivery %s: the attempt broke", claims[0].delivery_id, exc_info=error)
         else:
-            self.verdicts.append(task.result())
+            self.verdicts += task.result()
             self.ended.set()
-        self.freed.set()
-
-    def _hand_back(self, claims: Sequence[Claim]) -> None:
-        """Gives back what has not been started: no attempt, due at once."""
-        self.verdicts += [
-            Verdict(claim, State.RETRYING if claim.attempts else State.SCHEDULED, due_in_s=0.0)
-            for claim in claims
-        ]
+        if self.more:
+            self.woken.set()
 
     # -- recording
 
@@ -204,6 +234,7 @@ class _Worker:
     async def _flush(self) -> None:
         while self.verdicts:
             batch, self.verdicts = self.verdicts, []
+            self.recording = batch
             worked_s = sum(
                 (v.attempt.ended_at - v.attempt.started_at).total_seconds()
                 for v in batch
@@ -211,8 +242,8 @@ class _Worker:
             )
             while True:
                 try:
-                    moved = await asyncio.to_thread(
-                        self.service.record, self.registration.name, batch, worked_s
+                    moved = await self._in_thread(
+                        partial(self.service.record, self.registration.name, batch, worked_s)
                     )
                     break
                 except Unavailable as error:
@@ -220,7 +251,8 @@ class _Worker:
                     if time.monotonic() > self.give_up_at:
                         return  # their leases run out, and they count as unknown
                     await asyncio.sleep(REDIS_AWAY_S)
-            self.freed.set()
+            if self.more:
+                self.woken.set()
             for verdict, ours in zip(batch, moved, strict=True):
                 if not ours:
                     log.warning("delivery %s: ended after its lease", verdict.claim.delivery_id)
@@ -231,14 +263,15 @@ class _Worker:
         while True:
             started = time.monotonic()
             try:
-                await asyncio.to_thread(chore)
+                await self._in_thread(chore)
             except (Unavailable, redis.RedisError) as error:
                 log.warning("%s", error)
             await asyncio.sleep(max(0.0, started + seconds - time.monotonic()))
 
     def _renew(self) -> None:
-        held = [*self.at_work.values(), *(v.claim for v in self.verdicts)]
-        self.store.renew([claim.job_id for claim in held], LEASE_S)
+        at_work = [claim for claims in list(self.at_work.values()) for claim in claims]
+        ended = [verdict.claim for verdict in self.recording + self.verdicts]
+        self.store.renew((claim.job_id for claim in at_work + ended), LEASE_S)
 
     async def _listen(self) -> None:
         """Wakes the claiming when somebody arms a delivery for an earlier moment than it waits for."""
@@ -255,6 +288,12 @@ class _Worker:
                         if message and float(message["data"]) < self.looks_at:
                             self.woken.set()
             await asyncio.sleep(REDIS_AWAY_S)
+
+    async def _tick(self) -> None:
+        """Puts off the end that the kernel makes of a process whose loop stands still: see STUCK_S."""
+        while True:
+            signal.setitimer(signal.ITIMER_PROF, STUCK_S)
+            await asyncio.sleep(TICK_S)
 
     async def _drain(self) -> None:
         """Lets sends under way finish. What does not make it in time may have left: its lease runs out."""

@@ -58,6 +58,11 @@ def says(status: int = 200, *, after_s: float = 0.0, **body: Any) -> Answer:
     return Answer(status, json.dumps(body).encode(), {"Content-Type": "application/json"}, after_s)
 
 
+RATES = [
+    f"{m}_{rate}" for m in ("TELEGRAM", "VIBER", "WHATSAPP") for rate in ("RATE", "RECIPIENT_RATE")
+]
+
+
 class FakeMessenger:
     """The server, in a thread of its own. Use as a context manager; `script` may be set at any time."""
 
@@ -121,8 +126,9 @@ class FakeMessenger:
         return says(messaging_product="whatsapp", messages=[{"id": f"wamid.{n}"}])
 
     def env(self) -> dict[str, str]:
-        """The settings that make this server all three messengers."""
+        """The settings that make this server all three messengers, as fast as they come."""
         return {
+            **dict.fromkeys(RATES, "0"),
             "TELEGRAM_API_URL": self.url,
             "TELEGRAM_BOT_TOKEN": "123:planted-telegram-secret",
             "VIBER_API_URL": self.url,

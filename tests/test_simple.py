@@ -72,9 +72,7 @@ def test_both_lists_show_what_there_is(api: Api, service: Service) -> None:
     api.post("/send_message", json=message(body="now"))
     api.post("/send_message", json=message(body="later", **SOON))
     api.post("/send_message", json=message(body="soon", send_at="2029-01-01 00:00:00"))
-    for claim, state in zip(
-        service.store.claim("w", 2, 30).claims, (State.SENT, State.FAILED), strict=True
-    ):
+    for claim, state in zip(service.claim("w", 2).claims, (State.SENT, State.FAILED), strict=True):
         from messengers.base import Rejected, Sent  # noqa: PLC0415
 
         service.record(
@@ -119,7 +117,7 @@ def test_delete_all_says_success_and_spares_what_waits(api: Api, service: Servic
     api.post("/send_message", json=message())
     from messengers.base import Sent  # noqa: PLC0415
 
-    claims = service.store.claim("w", 2, 30).claims
+    claims = service.claim("w", 2).claims
     service.record("w", [service.verdict(claim, Sent("1")) for claim in claims])
     reply = api.delete("/delete_all")
     assert (reply.status_code, reply.json()) == (200, "Success")
@@ -155,7 +153,7 @@ def test_a_whatsapp_template_needs_no_body(api: Api) -> None:
 )
 def test_every_text_that_can_be_sent_is_kept_exactly(api: Api, service: Service, text: str) -> None:
     assert api.post("/send_message", json=message(body=text)).status_code == 200
-    assert service.store.claim("w", 1, 30).claims[0].message.body == text
+    assert service.claim("w", 1).claims[0].message.body == text
 
 
 def test_a_key_that_could_not_be_honoured_is_refused(api: Api, client: redis.Redis) -> None:

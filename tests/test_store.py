@@ -1,8 +1,10 @@
 """The store: all or nothing, claims under a lease, late comers, pages, RQ's own data. Against a real Redis."""
 
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from pathlib import Path
+from secrets import token_hex
+from typing import Any
 
 import pytest
 import redis
@@ -14,6 +16,7 @@ from rq_scheduler import Scheduler
 from messengers.base import Template
 from postrider import queue
 from postrider.errors import InvalidRequest, Unavailable
+from postrider.limits import Limits
 from postrider.model import (
     LETTERS,
     MOVES,
@@ -26,11 +29,11 @@ from postrider.model import (
     Verdict,
     new_message_id,
 )
-from postrider.store import COMMIT_WITHIN_S, Counts, Store, connect
+from postrider.store import COMMIT_WITHIN_S, Claimed, Counts, Store, connect
 from tests.conftest import redis_with, wait_until
 
 WORKER = "w1"
-TTL = {"finished_ttl_s": 600, "failed_ttl_s": 600}
+TTL = {"finished_ttl_s": 600, "failed_ttl_s": 600, "refused_s": 1}
 
 
 @pytest.fixture
@@ -53,15 +56,24 @@ def post(
     return store.accept(new_message_id(now), new, now)
 
 
+def specs(free: int, **limits: Any) -> dict[str, Any]:
+    """Three accounts, with these limits each."""
+    spec = Limits(**limits).spec(free, 0)
+    return dict.fromkeys(("sandbox", "telegram", "viber"), spec)
+
+
+def claimed(store: Store, most: int = 1, worker: str = WORKER, lease_s: float = 30) -> Claimed:
+    return store.claim(worker, token_hex(8), specs(most), lease_s)
+
+
 def claim(store: Store, most: int = 1, lease_s: float = 30) -> list[Claim]:
-    return list(store.claim(WORKER, most, lease_s).claims)
+    return list(claimed(store, most, lease_s=lease_s).claims)
 
 
 def ends(
     claim: Claim, state: State, due_in_s: float | None = None, *, counts: bool = False
 ) -> Verdict:
-    at = datetime(2026, 11, 21, tzinfo=UTC)
-    attempt = Attempt(at, at, state.value, "because", "id-1")
+    attempt = Attempt(claim.at, claim.at, state.value, "because", "id-1")
     return Verdict(claim, state, attempt, due_in_s, counts)
 
 
@@ -116,7 +128,7 @@ def test_what_was_written_but_not_committed_is_removed(store: Store, client: red
     now = store.now()
     mid = new_message_id(now)
     overdue = f"{now.timestamp() - 1:.6f}"
-    records = ["s 0 0 d sandbox/default 1"] * 1500
+    records = ["sd sandbox 1"] * 1500
     client.hset(f"pr:m:{mid}", mapping={"total": 1500, "due": overdue, "body": "x"})
     client.zadd("pr:accepting", {mid: float(overdue)})
     for n in range(1500):
@@ -180,15 +192,15 @@ def test_redis_full_is_unavailable_and_nothing_is_half_done(
 
 def test_nothing_is_claimed_before_its_time(store: Store) -> None:
     post(store, 1, in_s=0.15)
-    early = store.claim(WORKER, 10, 30)
+    early = claimed(store, 10)
     assert early.claims == []
-    assert early.next_due_in_s == pytest.approx(0.15, abs=0.1)
+    assert early.next_look_in_s == pytest.approx(0.15, abs=0.1)
     wait_until(lambda: claim(store), 2)
 
 
 def test_only_one_of_two_workers_takes_a_delivery(store: Store) -> None:
     post(store, 50)
-    first, second = claim(store, 30), list(store.claim("w2", 30, 30).claims)
+    first, second = claim(store, 30), list(claimed(store, 30, "w2").claims)
     assert len(first) == 30
     assert len(second) == 20
     assert not {c.job_id for c in first} & {c.job_id for c in second}
@@ -428,7 +440,11 @@ def test_purging_forgets_everything_about_what_ended_and_nothing_else(
         )
     assert store.purge("finished") == 1350
     assert store.purge("failed") == 150
-    left = {k for k in client.scan_iter() if not k.startswith((b"rq:w", b"pr:turn"))}
+    left = {
+        k
+        for k in client.scan_iter()
+        if not k.startswith((b"rq:w", b"pr:turn", b"pr:served", b"pr:claimed"))
+    }
     ours = f"{waiting.id}".encode()
     assert {k for k in left if ours not in k} == {b"rq:scheduler:scheduled_jobs", b"pr:waiting"}
     assert store.scheduled(1).total == 1
@@ -536,7 +552,7 @@ def test_jobs_of_each_priority_wait_in_the_queue_of_that_name(
 ) -> None:
     for priority in ("high", "normal", "low"):
         post(store, 2, priority=priority)
-    store.claim(WORKER, 0, 30)
+    claimed(store, 0)
     assert {q.name: q.count for q in Queue.all(client)} == {}
     queue.prepare(client)
     assert {q.name: q.count for q in Queue.all(client)} == {"high": 2, "default": 2, "low": 2}
@@ -602,7 +618,7 @@ def test_stale_entries_in_a_queue_are_dropped_in_bounded_parts(
 ) -> None:
     client.rpush("rq:queue:default", *("A" * 21 + f"-{n}" for n in range(5000)))
     post(store, 1)
-    assert store.claim(WORKER, 10, 30).claims == []
+    assert claimed(store, 10).claims == []
     assert client.llen("rq:queue:default") >= 3900
     wait_until(lambda: claim(store), 5)
 

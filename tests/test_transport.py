@@ -37,7 +37,7 @@ def send(request: pytest.FixtureRequest, notes: Notes) -> Iterator[Send]:
     loop = asyncio.new_event_loop()
 
     async def make() -> Concurrent:
-        return Concurrent(notes.append, connections=10, tls_verify=verify)
+        return Concurrent(notes.append, connections_per_host=10, tls_verify=verify)
 
     carrier = loop.run_until_complete(make())
     yield lambda asked: loop.run_until_complete(carrier.send(asked))

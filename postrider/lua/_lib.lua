@@ -10,12 +10,24 @@
 --   pr:held                    zset    delivery -> since when it is unknown with no try left (s)
 --   pr:accepting               zset    message -> until when its commit may run (s); gone once it is all armed
 --   pr:moved                   hash    account, space, old address -> new address
+--   pr:to:<account> <uuid>     string  when this recipient may get the next one (s); gone once that is past
+--   pr:account:<account>       hash    see _accounts.lua
+--   pr:queued                  hash    account -> how many of its jobs we have put into RQ's queues
+--   pr:line:<letter> <account> zset    job -> since when it waits for its account (s): taken out of its queue, because
+--                                      others behind it could go; a letter per queue
+--   pr:lines                   set     those of these that hold something
+--   pr:alone                   zset    job -> since when it waits to be sent alone (s)
+--   pr:served                  string  when a worker of ours last claimed (s)
+--   pr:claimed:<worker>        string  its last claim: nonce and jobs, for one whose answer was lost
+--   pr:turn, pr:swept, pr:patience, pr:rescued   strings of claim, overdue and rescue
 --   pr:wake                    channel a due time (s), told to sleeping workers
 -- RQ's and rq-scheduler's own: names and formats as rq 2.11 and rq-scheduler 0.14 have them
 --   rq:job:<job>, rq:queue:<queue>, rq:wip:<queue>, rq:finished:<queue>, rq:failed:<queue>, rq:worker:<name>,
 --   rq:results:<job>
 --
--- A record is one line: state letter, alarm, attempts, queue letter, service/account, uuid.
+-- A record is one line: state letter, queue letter and marks; alarm and attempts, both left out while they are 0; account
+-- (its service; `/` and its name unless that is `default`); uuid. Marks: `+` its turn with its recipient has come; `!n` its
+-- worker died, so that it is sent alone, and n such lone attempts have ended so, too.
 -- A job's id is its delivery's, and from the second alarm on `-` and the alarm's number: who holds an older one comes
 -- late and changes nothing.
 
@@ -23,6 +35,7 @@ local call = redis.call
 local BUCKET = 100
 local SCHEDULE = 'rq:scheduler:scheduled_jobs'
 local QUEUES = { h = 'high', d = 'default', l = 'low' }
+local LETTERS = { 'h', 'd', 'l' }
 local WAITS = { s = true, r = true, u = true }
 local RESTS = { t = 'pr:finished', f = 'pr:failed', u = 'pr:held' } -- where one stands that is not armed again
 local MAX_LOG = 8000 -- bytes of attempts kept for one delivery; the oldest lines go first
@@ -33,8 +46,9 @@ local NOW = TIME[1] + TIME[2] / 1e6
 -- Lua prints 14 digits of a number, which would cut a time to tenths of milliseconds.
 local function seconds(s) return string.format('%.6f', s) end
 
--- RQ's time format, for `s` seconds since the epoch. Days to a date: howardhinnant.github.io/date_algorithms.html
-local function rq_time(s)
+-- RQ's time format, for `s` seconds since the epoch; in whole seconds it is shorter.
+-- Days to a date: howardhinnant.github.io/date_algorithms.html
+local function rq_time(s, in_whole_seconds)
   local day = math.floor(s / 86400)
   local rest = s - day * 86400
   local z = day + 719468
@@ -46,13 +60,14 @@ local function rq_time(s)
   local month = mp < 10 and mp + 3 or mp - 9
   local year = yoe + era * 400 + (month <= 2 and 1 or 0)
   local whole = math.floor(rest)
-  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%06dZ', year, month, doy - math.floor((153 * mp + 2) / 5) + 1,
-    math.floor(whole / 3600), math.floor(whole / 60) % 60, whole % 60, math.floor((rest - whole) * 1e6))
+  local text = string.format('%04d-%02d-%02dT%02d:%02d:%02d', year, month, doy - math.floor((153 * mp + 2) / 5) + 1,
+    math.floor(whole / 3600), math.floor(whole / 60) % 60, whole % 60)
+  return text .. (in_whole_seconds and 'Z' or string.format('.%06dZ', math.floor((rest - whole) * 1e6)))
 end
 
--- The pickle (protocol 2) of ('jobs.deliver', None, (job_id,), {}): what RQ's default serializer reads.
+-- The pickle (protocol 4) of ('jobs.deliver', None, (job_id,), {}): what RQ's default serializer reads.
 local function payload(job_id)
-  return '\128\2(X\12\0\0\0jobs.deliverNX' .. string.char(#job_id, 0, 0, 0) .. job_id .. '\133}t.'
+  return '\128\4(\140\12jobs.deliverN\140' .. string.char(#job_id) .. job_id .. '\133}t.'
 end
 
 local function split(job_id)
@@ -72,13 +87,20 @@ local function bucket(kind, mid, idx) return 'pr:' .. kind .. ':' .. mid .. ':' 
 local function load(mid, idx)
   local raw = call('HGET', bucket('d', mid, idx), idx)
   if not raw then return nil end
-  local state, alarm, attempts, queue, account, uuid = string.match(raw, '^(%a) (%d+) (%d+) (%a) (%S+) (.*)$')
-  return { state = state, alarm = tonumber(alarm), attempts = tonumber(attempts), queue = queue, account = account, uuid = uuid }
+  local state, queue, slot, deaths, rest = string.match(raw, '^(%a)(%a)(%+?)!?(%d*) (.*)$')
+  local alarm, attempts, account, uuid = string.match(rest, '^(%d+) (%d+) (%S+) (.*)$')
+  if not alarm then
+    alarm, attempts = 0, 0
+    account, uuid = string.match(rest, '^(%S+) (.*)$')
+  end
+  return { state = state, queue = queue, slot = slot == '+', deaths = tonumber(deaths), alarm = tonumber(alarm),
+    attempts = tonumber(attempts), account = account, uuid = uuid }
 end
 
 local function save(mid, idx, r)
-  call('HSET', bucket('d', mid, idx), idx,
-    r.state .. ' ' .. r.alarm .. ' ' .. r.attempts .. ' ' .. r.queue .. ' ' .. r.account .. ' ' .. r.uuid)
+  local marks = r.queue .. (r.slot and '+' or '') .. (r.deaths and '!' .. r.deaths or '')
+  local counts = (r.alarm > 0 or r.attempts > 0) and ' ' .. r.alarm .. ' ' .. r.attempts or ''
+  call('HSET', bucket('d', mid, idx), idx, r.state .. marks .. counts .. ' ' .. r.account .. ' ' .. r.uuid)
 end
 
 local function write_job(job_id, queue, status, stamp)
@@ -86,13 +108,14 @@ local function write_job(job_id, queue, status, stamp)
     'description', 'deliver')
 end
 
--- Takes delivery `r` off every list that could send it: schedule, queue, leases.
+-- Takes delivery `r` off every list that could send it.
 local function disarm(mid, idx, r)
   local job_id = job_id_of(mid, idx, r.alarm)
   call('ZREM', SCHEDULE, job_id)
   call('ZREM', 'pr:leases', job_id)
   call('ZREM', 'pr:waiting', delivery_id(mid, idx))
   call('ZREM', 'pr:held', delivery_id(mid, idx))
+  if r.deaths then call('ZREM', 'pr:alone', job_id) end
   return job_id
 end
 
@@ -102,27 +125,36 @@ local function rearm(mid, idx, r, due)
   r.alarm = r.alarm + 1
   save(mid, idx, r)
   local job_id = job_id_of(mid, idx, r.alarm)
-  write_job(job_id, QUEUES[r.queue], 'scheduled', rq_time(NOW))
+  write_job(job_id, QUEUES[r.queue], 'scheduled', rq_time(NOW, true))
   call('ZADD', SCHEDULE, seconds(due), job_id)
   call('ZADD', 'pr:waiting', seconds(due), delivery_id(mid, idx))
 end
 
--- Moves the waiting job to `sending` under a lease. Returns its row, or nil: unknown, ended, or an older alarm.
-local function take(job_id, lease_until)
+-- The delivery that `job_id` would send now: message, index, record; nil when it is unknown, ended, claimed, or this is an
+-- older alarm, whose job is then removed.
+local function sendable(job_id)
   local mid, idx, alarm = split(job_id)
   local r = mid and load(mid, idx)
-  if not r or r.alarm ~= alarm or not WAITS[r.state] then
-    -- A second listing of what is being sent right now keeps its job: RQ's tools show it as running.
-    if not (r and r.alarm == alarm and r.state == 'g') then call('DEL', 'rq:job:' .. job_id) end
-    return nil
-  end
-  local before = r.state
+  if r and r.alarm == alarm and WAITS[r.state] then return mid, idx, r end
+  -- A second listing of what is being sent right now keeps its job: RQ's tools show it as running.
+  if not (r and r.alarm == alarm and r.state == 'g') then call('DEL', 'rq:job:' .. job_id) end
+  return nil
+end
+
+-- What the sender of delivery `r` has to know of it. `how` is `probe`, `alone` or ''.
+local function row(job_id, r, how)
+  local to = call('HGET', 'pr:moved', r.account .. ' ' .. r.uuid) or r.uuid
+  return { job_id, r.attempts, r.account, r.uuid, to, how, r.deaths or '' }
+end
+
+-- Moves waiting delivery `r` to `sending` under a lease. Gives its row.
+local function take(job_id, mid, idx, r, lease_until, how)
   r.state = 'g'
+  r.slot = false
   save(mid, idx, r)
   call('ZADD', 'pr:leases', seconds(lease_until), job_id)
   call('ZREM', 'pr:waiting', delivery_id(mid, idx))
-  local to = call('HGET', 'pr:moved', r.account .. ' ' .. r.uuid) or r.uuid
-  return { job_id, before, r.attempts, r.account, r.uuid, to, QUEUES[r.queue] }, mid
+  return row(job_id, r, how)
 end
 
 -- What the sender of these rows has to know of their messages: id, then its fields, per distinct message.

@@ -16,12 +16,12 @@ if writes then
   elseif call('EXISTS', message) == 0 then
     return 'late'
   end
-  local stamp = rq_time(NOW)
+  local stamp = rq_time(NOW, true)
   local at = 7 + fields
   for i = 0, count - 1 do
     local idx, record = first + i, ARGV[at + 1 + i]
     call('HSET', bucket('d', mid, idx), idx, record)
-    write_job(delivery_id(mid, idx), QUEUES[string.sub(record, 7, 7)], 'scheduled', stamp)
+    write_job(delivery_id(mid, idx), QUEUES[string.sub(record, 2, 2)], 'scheduled', stamp)
   end
 end
 

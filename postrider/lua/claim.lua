@@ -1,86 +1,263 @@
--- Moves what is due from rq-scheduler's set to RQ's queues, and claims up to `most` of it under a lease.
--- ARGV  1 worker   2 most   3 lease (s)   4 how many due ones to look at   5 how many claims it still works on
--- Gives {now, next due or '', dropped, rows, messages}. What is claimed at once never touches a queue.
+-- Claims what is due and may go now, under a lease: first what waits in lines for its account, then RQ's queues, then what
+-- has come due in rq-scheduler's set. What is claimed at once never touches a queue; what is left over goes there.
+-- ARGV  1 worker   2 nonce: the same again after a lost answer gives the same claims   3 lease (s)   4 look at most at
+--       5 how many claims it still works on   6 1 if it may take one to send alone   7 a random number, 0 to 1
+--       8 JSON: account -> what it may do and how many places are free for it
+-- Gives {now, when to look again or '', 1 if more waits for nothing but a place, rows, messages}.
 -- Of every ten picks high gets 6, default 3, low 1, so that low never starves; what one leaves, the next takes.
-local worker, most, lease_until = ARGV[1], tonumber(ARGV[2]), NOW + tonumber(ARGV[3])
+local worker, nonce, lease_until, most = ARGV[1], ARGV[2], NOW + tonumber(ARGV[3]), tonumber(ARGV[4])
 local TURNS = { 'h', 'h', 'd', 'h', 'h', 'd', 'h', 'd', 'h', 'l' }
-local ORDER = { 'h', 'd', 'l' }
-local dropped = 0
+specs = cjson.decode(ARGV[8])
 
 -- First a write that a full Redis refuses: what cannot be recorded must not be claimed.
+call('SET', 'pr:served', seconds(NOW))
 local turn = tonumber(call('GET', 'pr:turn') or 0)
-call('SET', 'pr:turn', turn)
 
-local due = call('ZRANGE', SCHEDULE, '-inf', seconds(NOW), 'BYSCORE', 'LIMIT', 0, tonumber(ARGV[4]))
-if #due > 0 then call('ZREM', SCHEDULE, unpack(due)) end
-local fresh = { h = {}, d = {}, l = {} }
-for _, job_id in ipairs(due) do
-  local mid, idx = split(job_id)
-  local r = mid and load(mid, idx)
-  if r then
-    table.insert(fresh[r.queue], job_id)
+local rows, jobs, mids, running, looked = {}, {}, {}, {}, 0
+
+local again = string.match(call('GET', 'pr:claimed:' .. worker) or '', '^' .. nonce .. ' (.*)$')
+if again then
+  for job_id in string.gmatch(again, '%S+') do
+    local mid, idx, alarm = split(job_id)
+    local r = load(mid, idx)
+    if r and r.state == 'g' and r.alarm == alarm then
+      local probe = call('HGET', 'pr:account:' .. r.account, 'probe') == job_id
+      call('ZADD', 'pr:leases', seconds(lease_until), job_id)
+      rows[#rows + 1] = row(job_id, r, r.deaths and 'alone' or probe and 'probe' or '')
+      mids[mid] = true
+    end
+  end
+  return { seconds(NOW), seconds(NOW), 0, rows, messages(mids) }
+end
+
+-- How many jobs stand in RQ's queues, and of which accounts; a stock rqscheduler puts some there that we have not counted.
+local queued, moved, uncounted, length = {}, {}, 0, {}
+for q, name in pairs(QUEUES) do
+  length[q] = call('LLEN', 'rq:queue:' .. name)
+  uncounted = uncounted + length[q]
+end
+local counts = call('HGETALL', 'pr:queued')
+if uncounted == 0 and #counts > 0 then
+  call('DEL', 'pr:queued') -- a stock worker takes without counting
+  counts = {}
+end
+for i = 1, #counts, 2 do
+  queued[counts[i]] = tonumber(counts[i + 1])
+  uncounted = uncounted - queued[counts[i]]
+end
+
+local function goes(job_id, mid, idx, r, how)
+  rows[#rows + 1] = take(job_id, mid, idx, r, lease_until, how)
+  jobs[#jobs + 1] = job_id
+  mids[mid] = true
+  local q = QUEUES[r.queue]
+  running[q] = running[q] or {}
+  -- RQ's own cleaning must never find it lapsed: ending a lease is the sweep's business.
+  table.insert(running[q], seconds(lease_until + 86400))
+  table.insert(running[q], job_id .. ':' .. worker)
+end
+
+-- Whether its recipient may get it now; else it is armed for when it may, and has that turn.
+local function has_turn(a, job_id, mid, idx, r)
+  local at = r.slot and NOW or turn_with(a, r, NOW)
+  if at <= NOW then return true end
+  r.slot = true
+  save(mid, idx, r)
+  call('ZADD', SCHEDULE, seconds(at), job_id)
+  call('ZADD', 'pr:waiting', seconds(at), delivery_id(mid, idx))
+  call('HSET', 'rq:job:' .. job_id, 'status', 'scheduled')
+  return false
+end
+
+local newly_alone = false
+local rooms = {} -- account, message -> how many more receivers fit into the call that was begun
+
+-- Lets one go, or puts it where it waits. False when its account may not send now.
+local function admit(job_id, since, mid, idx, r)
+  looked = looked + 1
+  if r.deaths then
+    call('ZADD', 'pr:alone', seconds(since), job_id)
+    newly_alone = true
+    return true
+  end
+  local a = account(r.account)
+  local batch = r.account .. ' ' .. mid
+  local room = rooms[batch] or 0
+  if room == 0 and a.go == 0 then
+    local line = r.queue .. ' ' .. r.account
+    call('ZADD', 'pr:line:' .. line, seconds(since), job_id)
+    call('SADD', 'pr:lines', line)
+    call('HSET', 'rq:job:' .. job_id, 'status', 'deferred')
+    return false
+  end
+  if not has_turn(a, job_id, mid, idx, r) then return true end
+  local how = ''
+  if room > 0 then
+    rooms[batch] = room - 1
   else
-    call('DEL', 'rq:job:' .. job_id)
-    dropped = dropped + 1
+    how = spend(a, job_id)
+    if how == '' and a.spec.call > 1 then rooms[batch] = a.spec.call - 1 end
+  end
+  goes(job_id, mid, idx, r, how)
+  return true
+end
+
+-- One whose worker died goes by itself, one per claim.
+local function one_alone()
+  for _, job_id in ipairs(call('ZRANGE', 'pr:alone', 0, 19)) do
+    local mid, idx, r = sendable(job_id)
+    local a = r and account(r.account)
+    if not r or not r.deaths then
+      call('ZREM', 'pr:alone', job_id)
+    elseif a.go > 0 then
+      call('ZREM', 'pr:alone', job_id)
+      if has_turn(a, job_id, mid, idx, r) then
+        spend(a, job_id)
+        goes(job_id, mid, idx, r, 'alone')
+        return true
+      end
+    end
+  end
+  return false
+end
+
+local lines = {} -- account -> letter -> true
+for _, line in ipairs(call('SMEMBERS', 'pr:lines')) do
+  local q, name = string.match(line, '^(%a) (.+)$')
+  lines[name] = lines[name] or {}
+  lines[name][q] = true
+end
+
+local function pop_line(name, q)
+  if not lines[name][q] then return nil end
+  local popped = call('ZPOPMIN', 'pr:line:' .. q .. ' ' .. name)
+  if popped[1] then return popped end
+  lines[name][q] = nil
+  call('SREM', 'pr:lines', q .. ' ' .. name)
+end
+
+local function serve_line(name)
+  local room = account(name).go > 0
+  while room and looked < most do
+    turn = turn % #TURNS + 1
+    local popped = pop_line(name, TURNS[turn])
+    for _, q in ipairs(LETTERS) do popped = popped or pop_line(name, q) end
+    if not popped then
+      lines[name] = nil
+      return
+    end
+    local mid, idx, r = sendable(popped[1])
+    if r then
+      room = admit(popped[1], tonumber(popped[2]), mid, idx, r)
+    else
+      looked = looked + 1
+    end
   end
 end
 
-local queued, popped, next_fresh = {}, {}, { h = 1, d = 1, l = 1 }
-for q, name in pairs(QUEUES) do queued[q] = call('LLEN', 'rq:queue:' .. name) end
+local fresh, taken = { h = {}, d = {}, l = {} }, { h = 0, d = 0, l = 0 }
 
 local function pick(q)
-  if queued[q] > 0 then
-    queued[q] = queued[q] - 1
-    return call('LPOP', 'rq:queue:' .. QUEUES[q])
+  if length[q] > 0 then
+    length[q] = length[q] - 1
+    local job_id = call('LPOP', 'rq:queue:' .. QUEUES[q])
+    if job_id then return { job_id } end
   end
-  local job_id = fresh[q][next_fresh[q]]
-  if job_id then next_fresh[q] = next_fresh[q] + 1 end
-  return job_id
+  taken[q] = taken[q] + 1
+  return fresh[q][taken[q]]
 end
 
-local rows, mids = {}, {}
-local running = {}
-while #rows < most and #rows + dropped < tonumber(ARGV[4]) do
-  turn = turn % #TURNS + 1
-  local job_id = pick(TURNS[turn])
-  for _, q in ipairs(ORDER) do job_id = job_id or pick(q) end
-  if not job_id then break end
-  local row, mid = take(job_id, lease_until)
-  if row then
-    rows[#rows + 1] = row
-    mids[mid] = true
-    running[row[7]] = running[row[7]] or {}
-    -- RQ's own cleaning must never find it lapsed: ending a lease is the sweep's business.
-    table.insert(running[row[7]], seconds(lease_until + 86400))
-    table.insert(running[row[7]], job_id .. ':' .. worker)
-  else
-    dropped = dropped + 1
+-- Whether anything in the queues could still go.
+local function wanted()
+  for name in pairs(specs) do
+    local a = account(name)
+    if a.go > 0 and (uncounted > 0 or (queued[name] or 0) > 0) then return true end
   end
+  for batch, room in pairs(rooms) do
+    if room > 0 and (queued[string.match(batch, '^%S+')] or 0) > 0 then return true end
+  end
+  return false
+end
+
+local only_one = ARGV[6] == '1' and one_alone()
+if not only_one then
+  for name in pairs(lines) do
+    if specs[name] then serve_line(name) end
+  end
+  local due = call('ZRANGE', SCHEDULE, '-inf', seconds(NOW), 'BYSCORE', 'LIMIT', 0, most)
+  if #due > 0 then call('ZREM', SCHEDULE, unpack(due)) end
+  for _, job_id in ipairs(due) do
+    local mid, idx, r = sendable(job_id)
+    if r then
+      table.insert(fresh[r.queue], { job_id, mid, idx, r })
+      queued[r.account] = (queued[r.account] or 0) + 1
+    end
+  end
+  while looked < most and wanted() do
+    turn = turn % #TURNS + 1
+    local picked = pick(TURNS[turn])
+    for _, q in ipairs(LETTERS) do picked = picked or pick(q) end
+    if not picked then break end
+    local job_id, mid, idx, r = unpack(picked)
+    if not r then
+      mid, idx, r = sendable(job_id)
+      if r then moved[r.account] = (moved[r.account] or 0) - 1 end
+    end
+    if r then
+      queued[r.account] = (queued[r.account] or 0) - 1
+      admit(job_id, NOW, mid, idx, r)
+    else
+      looked = looked + 1
+    end
+  end
+  if #rows == 0 and newly_alone and ARGV[6] == '1' then only_one = one_alone() end
 end
 
 local stamp = rq_time(NOW)
-for queue, entries in pairs(running) do call('ZADD', 'rq:wip:' .. queue, unpack(entries)) end
-for _, row in ipairs(rows) do
-  call('HSET', 'rq:job:' .. row[1], 'status', 'started', 'started_at', stamp, 'worker_name', worker)
+for q, entries in pairs(running) do call('ZADD', 'rq:wip:' .. q, unpack(entries)) end
+for _, job_id in ipairs(jobs) do
+  call('HSET', 'rq:job:' .. job_id, 'status', 'started', 'started_at', stamp, 'worker_name', worker)
 end
-if #rows > 0 then call('SET', 'pr:turn', turn) end
-local key = 'rq:worker:' .. worker
+if #jobs > 0 then
+  call('SET', 'pr:turn', turn)
+  call('SET', 'pr:claimed:' .. worker, nonce .. ' ' .. table.concat(jobs, ' '), 'EX', 60)
+end
+local key, busy = 'rq:worker:' .. worker, #rows + tonumber(ARGV[5]) > 0
 if call('EXISTS', key) == 1 then
-  call('HSET', key, 'state', #rows + tonumber(ARGV[5]) > 0 and 'busy' or 'idle')
-  if #rows > 0 then call('HSET', key, 'current_job', rows[#rows][1]) end
-  if #rows + tonumber(ARGV[5]) == 0 then call('HDEL', key, 'current_job') end
+  call('HSET', key, 'state', busy and 'busy' or 'idle')
+  if #jobs > 0 then call('HSET', key, 'current_job', jobs[#jobs]) end
+  if not busy then call('HDEL', key, 'current_job') end
 end
 
-local left = false
+local left = 0
 for q, name in pairs(QUEUES) do
   local rest = {}
-  for i = next_fresh[q], #fresh[q] do
-    rest[#rest + 1] = fresh[q][i]
-    call('HSET', 'rq:job:' .. fresh[q][i], 'status', 'queued', 'enqueued_at', stamp)
+  for i = taken[q] + 1, #fresh[q] do
+    local job_id, _, _, r = unpack(fresh[q][i])
+    rest[#rest + 1] = job_id
+    moved[r.account] = (moved[r.account] or 0) + 1
+    call('HSET', 'rq:job:' .. job_id, 'status', 'queued', 'enqueued_at', stamp)
   end
   if #rest > 0 then call('RPUSH', 'rq:queue:' .. name, unpack(rest)) end
-  left = left or #rest > 0 or queued[q] > 0
+  left = left + length[q] + #rest
 end
-local next_due = call('ZRANGE', SCHEDULE, 0, 0, 'WITHSCORES')[2] or ''
-if left then next_due = seconds(NOW) end
-return { seconds(NOW), next_due, dropped, rows, messages(mids) }
+for name, by in pairs(moved) do call('HINCRBY', 'pr:queued', name, by) end
+
+-- When to look again: at the next due one; for what waits, when its account may send again.
+local next_look = tonumber(call('ZRANGE', SCHEDULE, 0, 0, 'WITHSCORES')[2])
+local more = ARGV[6] == '0' and call('EXISTS', 'pr:alone') or 0
+if only_one or newly_alone and ARGV[6] == '1' then next_look = NOW end
+for name in pairs(specs) do
+  local a = account(name)
+  settle(a, tonumber(ARGV[7]))
+  if lines[name] or (left > 0 and (uncounted > 0 or (queued[name] or 0) > 0)) then
+    if a.go > 0 then
+      next_look = NOW
+    elseif a.again then
+      next_look = math.min(next_look or a.again, a.again)
+    elseif not a.paused then
+      more = 1
+    end
+  end
+end
+return { seconds(NOW), next_look and seconds(next_look) or '', more, rows, messages(mids) }

@@ -1,6 +1,28 @@
--- Claims one job that a stock RQ worker has popped; RQ keeps its own books about it.
--- ARGV  1 job   2 lease (s)
--- Gives {now, rows, messages}; no rows: unknown, ended, claimed by another, or an older alarm.
-local row, mid = take(ARGV[1], NOW + tonumber(ARGV[2]))
-if not row then return { seconds(NOW), {}, {} } end
-return { seconds(NOW), { row }, messages({ [mid] = true }) }
+-- Claims one job that a stock RQ worker has popped. One that may not go now is armed anew, for when it may: it has that turn.
+-- ARGV  1 job   2 lease (s)   3 a random number, 0 to 1   4 JSON: account -> what it may do
+-- Gives {now, rows, messages}; no rows: unknown, ended, claimed by another, an older alarm, or not now.
+local UNKNOWN_ACCOUNT_S, PROBE_S = 60, 5
+specs = cjson.decode(ARGV[4])
+local job_id = ARGV[1]
+local mid, idx, r = sendable(job_id)
+if not r then return { seconds(NOW), {}, {} } end
+
+local a = account(r.account)
+local at = NOW
+if not a.spec then
+  at = NOW + UNKNOWN_ACCOUNT_S
+elseif a.paused and a.go == 0 then
+  at = math.max(a.again or 0, NOW + PROBE_S)
+elseif not r.slot then
+  at = turn_with(a, r, a.go > 0 and NOW or a.again)
+  a.used = 1
+  settle(a, tonumber(ARGV[3]))
+  r.slot = true
+end
+if at > NOW then
+  rearm(mid, idx, r, at)
+  return { seconds(NOW), {}, {} }
+end
+local how = r.deaths and 'alone' or ''
+if a.paused then how = spend(a, job_id) end
+return { seconds(NOW), { take(job_id, mid, idx, r, NOW + tonumber(ARGV[2]), how) }, messages({ [mid] = true }) }

@@ -15,7 +15,7 @@ for _, job_id in ipairs(call('ZRANGE', 'pr:leases', '-inf', seconds(NOW), 'BYSCO
     call('ZADD', 'pr:leases', seconds(NOW + tonumber(ARGV[2])), job_id)
     local worker = call('HGET', 'rq:job:' .. job_id, 'worker_name') or ''
     call('ZREM', 'rq:wip:' .. QUEUES[r.queue], job_id .. ':' .. worker)
-    rows[#rows + 1] = { job_id, 'g', r.attempts, r.account, r.uuid, r.uuid, QUEUES[r.queue] }
+    rows[#rows + 1] = row(job_id, r, r.deaths and 'alone' or '')
     mids[mid] = true
   else
     call('ZREM', 'pr:leases', job_id)

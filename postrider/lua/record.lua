@@ -1,7 +1,9 @@
 -- Records how claims ended. Only who still holds the claim moves the delivery; a late one is kept as an attempt.
 -- ARGV  1 worker, or '' when a stock RQ worker keeps RQ's books   2 seconds RQ lists what finished   3 what failed
---       4 seconds worked   then per claim: job, state letter, due in (s) or '', counts (0, 1), reason, attempt line,
---       moved to
+--       4 seconds worked   5 the first wait after a refusal that names none (s)   then per claim: job, state letter, due in (s) or '', counts (0, 1), reason, attempt line,
+--       moved to, signal, pause (s) or '', lone deaths or ''
+-- The signal is what its account learns: `y` it answers, `n` it does not, `a` it pauses us, `r` it does so for this
+-- recipient, `b` this one was handed back, '' nothing.
 -- Gives a 1 or 0 per claim: moved, or came too late.
 local worker = ARGV[1]
 local own = worker ~= ''
@@ -11,14 +13,77 @@ local stamp = rq_time(NOW)
 
 local function log(mid, idx, line)
   local key = bucket('a', mid, idx)
-  local lines = call('HGET', key, idx)
-  lines = lines and lines .. '\n' .. line or line
+  local lines = call('HGET', key, idx) or ''
+  if string.sub(lines, -#line) == line then return end -- recorded before, and the answer was lost
+  lines = lines ~= '' and lines .. '\n' .. line or line
   while #lines > MAX_LOG and string.find(lines, '\n') do lines = string.gsub(lines, '^[^\n]*\n', '', 1) end
   call('HSET', key, idx, lines)
 end
 
-for at = 5, #ARGV, 7 do
-  local job_id, state, due, counts, reason, line, moved_to = unpack(ARGV, at, at + 6)
+local health = {} -- account -> its fields that matter here, read once
+
+local function health_of(name)
+  local h = health[name]
+  if not h then
+    local key = 'pr:account:' .. name
+    local until_at, probe, opened, fails, failed = unpack(call('HMGET', key, 'until', 'probe', 'opened', 'fails', 'failed'))
+    h = { key = key, until_at = tonumber(until_at), probe = probe, opened = tonumber(opened) or 0,
+      fails = tonumber(fails) or 0, failed = failed }
+    health[name] = h
+  end
+  return h
+end
+
+local function pause(h, until_at, why)
+  h.until_at, h.probe, h.fails = math.max(h.until_at or 0, until_at), false, 0
+  call('HSET', h.key, 'until', seconds(h.until_at), 'why', why, 'opened', h.opened)
+  call('HDEL', h.key, 'probe', 'fails', 'failed')
+end
+
+-- Tells the account what came of `job_id`. Gives until when its deliveries wait, or nil.
+local function learn(r, job_id, id, signal, pause_s, why)
+  local h = health_of(r.account)
+  local probed = h.probe == job_id
+  if signal == 'y' then
+    if probed then
+      call('HDEL', h.key, 'until', 'why', 'probe', 'opened', 'fails', 'failed')
+      call('PUBLISH', 'pr:wake', seconds(NOW))
+      health[r.account] = nil
+    elseif h.fails > 0 then
+      h.fails = 0
+      call('HDEL', h.key, 'fails', 'failed')
+    end
+  elseif signal == 'b' then
+    if probed then call('HDEL', h.key, 'probe') end
+  elseif signal == 'n' then
+    if probed then
+      h.opened = h.opened + 1
+      pause(h, NOW + doubling(1, h.opened, BREAK_MAX_S), why)
+    elseif not h.until_at and h.failed ~= id then
+      h.fails, h.failed = h.fails + 1, id
+      call('HSET', h.key, 'fails', h.fails, 'failed', id)
+      if h.fails >= BREAKS_AT then
+        h.opened = 1
+        pause(h, NOW + 1, why)
+      end
+    end
+    return probed and h.until_at
+  elseif signal == 'a' then
+    if pause_s ~= '' then
+      pause(h, NOW + tonumber(pause_s), why)
+    elseif probed or not h.until_at then
+      h.opened = h.opened + 1
+      pause(h, NOW + doubling(tonumber(ARGV[5]), h.opened, REFUSED_MAX_S), why)
+    end
+    return h.until_at
+  elseif signal == 'r' then
+    local at = NOW + tonumber(pause_s)
+    call('SET', 'pr:to:' .. r.account .. ' ' .. r.uuid, seconds(at), 'PX', math.ceil(tonumber(pause_s) * 1000) + 1)
+  end
+end
+
+for at = 6, #ARGV, 10 do
+  local job_id, state, due, counts, reason, line, moved_to, signal, pause_s, deaths = unpack(ARGV, at, at + 9)
   local mid, idx, alarm = split(job_id)
   local r = load(mid, idx)
   local holds = r and r.state == 'g' and r.alarm == alarm
@@ -28,13 +93,16 @@ for at = 5, #ARGV, 7 do
   if r and own then call('ZREM', 'rq:wip:' .. QUEUES[r.queue], job_id .. ':' .. worker) end
   moved[#moved + 1] = (holds or settles) and 1 or 0
   if holds or settles then
+    local id = delivery_id(mid, idx)
+    local waits_until = signal ~= '' and learn(r, job_id, id, signal, pause_s, reason)
     r.state = state
+    r.deaths = tonumber(deaths)
     if counts == '1' then r.attempts = r.attempts + 1 end
     if moved_to ~= '' then call('HSET', 'pr:moved', r.account .. ' ' .. r.uuid, moved_to) end
     if due == '' then
       local job, queue = disarm(mid, idx, r), QUEUES[r.queue]
       save(mid, idx, r)
-      call('ZADD', RESTS[state], seconds(NOW), delivery_id(mid, idx))
+      call('ZADD', RESTS[state], seconds(NOW), id)
       if own then
         local status = state == 't' and 'finished' or 'failed'
         call('ZREM', 'rq:failed:' .. queue, job)
@@ -45,8 +113,9 @@ for at = 5, #ARGV, 7 do
       if state == 't' then sent = sent + 1 else failed = failed + 1 end
     else
       if own then call('DEL', 'rq:job:' .. job_id) end
-      rearm(mid, idx, r, NOW + tonumber(due))
-      call('PUBLISH', 'pr:wake', seconds(NOW + tonumber(due)))
+      local due_at = math.max(NOW + tonumber(due), waits_until or 0)
+      rearm(mid, idx, r, due_at)
+      call('PUBLISH', 'pr:wake', seconds(due_at))
     end
   end
 end

@@ -1,0 +1,69 @@
+"""How fast an account may send: its rate, each recipient's, a gap, a daily cap. Redis keeps count for all workers.
+
+`lua/_accounts.lua` says go, or wait this long. A delivery that waits for its account or its recipient uses up no try.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from messengers.base import Broadcast, Messenger
+from postrider.settings import Settings
+
+BURST_S = 0.1
+"""An account that was idle may send what it could have sent in this time, at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one account may do; 0 everywhere: as fast as it can.
+
+    Rates are per second; a broadcast counts as one. `gap_s`: least and most seconds between two messages, at random.
+    """
+
+    rate: float = 0.0
+    recipient_rate: float = 0.0
+    slower: Mapping[str, float] | None = None
+    """Rates of recipients whose address begins so."""
+    gap_s: tuple[float, float] = (0.0, 0.0)
+    daily_cap: int = 0
+    receivers: int = 1
+    """How many one call can reach."""
+
+    def spec(self, free: int, utc_offset_s: int) -> dict[str, Any]:
+        """What the scripts are told: `free` places, intervals in seconds, where the day begins."""
+        least, most = self.gap_s
+        return {
+            "free": free,
+            "interval": max(_interval_s(self.rate), least),
+            "burst": max(1, int(self.rate * BURST_S)) if most == 0 else 1,
+            "gap": max(0.0, most - least),
+            "cap": self.daily_cap,
+            "offset": utc_offset_s,
+            "call": self.receivers,
+            "paces": self._paces(),
+        }
+
+    def _paces(self) -> list[tuple[str, float]]:
+        """(how the address begins, seconds between two messages to it); the first that fits holds."""
+        if not self.recipient_rate:
+            return []
+        everybody = _interval_s(self.recipient_rate)
+        some = [(begins, _interval_s(rate)) for begins, rate in (self.slower or {}).items()]
+        return [*((begins, max(s, everybody)) for begins, s in some), ("", everybody)]
+
+
+def _interval_s(rate: float) -> float:
+    return 1 / rate if rate else 0.0
+
+
+def limits_of(adapter: Messenger, settings: Settings) -> Limits:
+    """What the settings allow an account of this messenger."""
+    broadcast: object = adapter
+    return Limits(
+        rate=getattr(settings, f"{adapter.name}_rate", 0.0),
+        recipient_rate=getattr(settings, f"{adapter.name}_recipient_rate", 0.0),
+        slower=adapter.slower,
+        daily_cap=getattr(settings, f"{adapter.name}_daily_cap", 0),
+        receivers=broadcast.BROADCAST_LIMIT if isinstance(broadcast, Broadcast) else 1,
+    )

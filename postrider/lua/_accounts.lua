@@ -1,0 +1,94 @@
+-- What an account may do now: its rate, its pauses, its circuit breaker. Shared by claim, claim_one and record.
+--
+--   pr:account:<account>  hash
+--     next          when its next slot is free (s)
+--     day, sent     how many it was given on that day, counted from the epoch in the service's zone
+--     until, why    nothing goes before (s), and what the messenger said; gone once something has gone well again
+--     probe         the one job that went out after `until`, to find out
+--     opened        how often in a row it was paused without a wait that the messenger named
+--     fails, failed how many deliveries in a row the messenger did not answer, or answered 5xx; the last of them
+
+local BREAKS_AT = 5 -- deliveries in a row; one that always fails for its own sake opens no breaker
+local BREAK_MAX_S = 30
+local REFUSED_MAX_S = 300 -- a refused token: somebody has to mend it
+
+-- How long the n-th pause in a row lasts.
+local function doubling(first_s, n, most_s) return math.min(most_s, first_s * 2 ^ math.min(n - 1, 20)) end
+
+local specs = {} -- account -> what the caller knows of it: see postrider/limits.py
+local known = {} -- account -> what was found in Redis, and how many more may `go` now
+
+local function account(name)
+  local a = known[name]
+  if a then return a end
+  local spec = specs[name]
+  a = { name = name, spec = spec, key = 'pr:account:' .. name, go = 0, used = 0 }
+  known[name] = a
+  if not spec then return a end -- not set up at who asks: somebody else may know it
+  local next_at, until_at, probe, day, sent = unpack(call('HMGET', a.key, 'next', 'until', 'probe', 'day', 'sent'))
+  a.go = spec.free
+  if until_at then
+    a.paused = true
+    if NOW < tonumber(until_at) then
+      a.go, a.again = 0, tonumber(until_at)
+    elseif probe and tonumber(call('ZSCORE', 'pr:leases', probe) or 0) > NOW then
+      a.go = 0 -- whoever records how it ends wakes the rest
+    else
+      a.go = math.min(a.go, 1)
+    end
+  end
+  if spec.interval > 0 then
+    -- An idle account has `burst` slots to spend at once.
+    a.next = math.max(tonumber(next_at or 0), NOW - (spec.burst - 1) * spec.interval)
+    local slots = a.next <= NOW and math.floor((NOW - a.next) / spec.interval) + 1 or 0
+    if slots == 0 then a.again = math.max(a.again or 0, a.next) end
+    a.go = math.min(a.go, slots)
+  end
+  if spec.cap > 0 then
+    a.day = math.floor((NOW + spec.offset) / 86400)
+    a.sent = tonumber(day) == a.day and tonumber(sent) or 0
+    if a.sent >= spec.cap then a.again = (a.day + 1) * 86400 - spec.offset end
+    a.go = math.min(a.go, math.max(0, spec.cap - a.sent))
+  end
+  return a
+end
+
+-- Spends one of the account's slots on `job_id`. Gives how it goes out.
+local function spend(a, job_id)
+  a.go = a.go - 1
+  a.used = a.used + 1
+  if not a.paused then return '' end
+  call('HSET', a.key, 'probe', job_id)
+  return 'probe'
+end
+
+-- Writes down what was spent, and when more may go.
+local function settle(a, chance)
+  if a.used == 0 or not a.spec then return end
+  if a.spec.interval > 0 then
+    a.next = a.next + a.used * (a.spec.interval + chance * a.spec.gap)
+    call('HSET', a.key, 'next', seconds(a.next))
+    if a.next > NOW then a.again = math.max(a.again or 0, a.next) end
+  end
+  if a.day then
+    call('HSET', a.key, 'day', a.day, 'sent', a.sent + a.used)
+    if a.sent + a.used >= a.spec.cap then a.again = (a.day + 1) * 86400 - a.spec.offset end
+  end
+end
+
+-- When this recipient may get the next one; from `earliest` on. Whoever asks has that turn.
+local function turn_with(a, r, earliest)
+  local interval = 0
+  for _, pace in ipairs(a.spec.paces) do
+    if string.sub(r.uuid, 1, #pace[1]) == pace[1] then
+      interval = pace[2]
+      break
+    end
+  end
+  local key = 'pr:to:' .. r.account .. ' ' .. r.uuid
+  local at = math.max(earliest, tonumber(call('GET', key) or 0))
+  if interval > 0 then
+    call('SET', key, seconds(at + interval), 'PX', math.ceil((at + interval - NOW) * 1000))
+  end
+  return at
+end

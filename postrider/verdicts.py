@@ -1,0 +1,96 @@
+"""What an outcome means for its delivery, and what its account learns from it. Pure functions.
+
+Waiting for a pause, a rate limit or an open breaker uses up no try; only what the messenger did with this one delivery does.
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from messengers.base import Outcome, Rejected, Retry, Sent, Unclear
+from postrider.model import Attempt, Claim, Signal, State, Verdict
+from postrider.settings import Settings
+from postrider.timing import backoff_s
+
+SHORTEST_PAUSE_S = 0.5
+"""A pause uses up no try, so one that names no wait must not spin."""
+FREE_PROBES = 100
+"""So often a delivery may find out for its account whether the messenger is back, before that uses up its tries."""
+LONE_DEATHS = 3
+CRASHED = "crashed_worker: a worker died or hung each time that it was sent alone"
+DIED = Unclear("its worker died or hung during the attempt")
+
+
+def verdict(
+    claim: Claim, outcome: Outcome, settings: Settings, *, grace_s: float = 0.0, took_s: float = 0.0
+) -> Verdict:
+    """What `outcome`, after `took_s` seconds, means for the delivery.
+
+    `grace_s`: how long a receipt may still settle a send that got no answer.
+    """
+    ended_at = claim.at + timedelta(seconds=took_s)
+    name = type(outcome).__name__.lower()
+    match outcome:
+        case Sent(provider_id):
+            attempt = Attempt(claim.at, ended_at, name, provider_id=provider_id)
+            return Verdict(claim, State.SENT, attempt, signal=Signal.ANSWERS)
+        case Rejected(reason):
+            attempt = Attempt(claim.at, ended_at, name, reason)
+            return _gives_up(claim, attempt, Signal.ANSWERS)
+        case Retry(reason):
+            return _again(claim, outcome, Attempt(claim.at, ended_at, name, reason), settings)
+        case Unclear(reason):
+            attempt = Attempt(claim.at, ended_at, name, reason)
+            tries = claim.attempts + 1
+            wait_s: float | None = grace_s
+            if tries > 1:  # a messenger that answers nobody is not to be asked in a row
+                wait_s = max(grace_s, backoff_s(tries - 1, settings.retry_interval))
+            if tries > settings.retry_count or settings.on_unknown == "hold":
+                wait_s = None
+            return Verdict(claim, State.UNKNOWN, attempt, wait_s, counts=True, signal=Signal.FAILS)
+
+
+def _again(claim: Claim, outcome: Retry, attempt: Attempt, settings: Settings) -> Verdict:
+    waits = Verdict(claim, State.RETRYING, attempt, 0.0, signal=Signal.ANSWERS)
+    interval_s = settings.retry_interval
+    match outcome:
+        case Retry(moved_to=str(address)):
+            if claim.to != claim.recipient.uuid:  # followed once already
+                return _gives_up(claim, attempt, Signal.ANSWERS)
+            return replace(waits, moved_to=address)
+        case Retry(pauses="nobody"):
+            return waits
+        case Retry(after_s=after_s, pauses="account"):
+            # Due at once: its account is what waits.
+            pause_s = None if after_s is None else max(after_s, SHORTEST_PAUSE_S)
+            return replace(waits, signal=Signal.PAUSES, pause_s=pause_s)
+        case Retry(after_s=after_s, pauses="recipient"):
+            wait_s = backoff_s(claim.alarm + 1, interval_s) if after_s is None else after_s
+            wait_s = max(wait_s, SHORTEST_PAUSE_S)
+            return replace(waits, due_in_s=wait_s, signal=Signal.RECIPIENT_PAUSES, pause_s=wait_s)
+    waits = replace(waits, signal=Signal.FAILS)
+    if claim.how == "probe" and claim.alarm < FREE_PROBES:
+        return waits
+    tries = claim.attempts + 1
+    if tries > settings.retry_count:
+        return _gives_up(claim, attempt, Signal.FAILS)
+    wait_s = backoff_s(tries, interval_s) if outcome.after_s is None else outcome.after_s
+    return replace(waits, due_in_s=wait_s, counts=True)
+
+
+def _gives_up(claim: Claim, attempt: Attempt, signal: Signal) -> Verdict:
+    return Verdict(claim, State.FAILED, attempt, counts=True, signal=signal)
+
+
+def died(claim: Claim, settings: Settings, *, grace_s: float = 0.0) -> Verdict:
+    """What to do with a claim whose worker died: send it again, alone; give up when that kills each time."""
+    deaths = 0 if claim.deaths is None else claim.deaths + 1
+    if deaths >= LONE_DEATHS:
+        return _gives_up(claim, Attempt(claim.at, claim.at, "unclear", CRASHED), Signal.NOTHING)
+    again = verdict(claim, DIED, settings, grace_s=grace_s)
+    return replace(again, signal=Signal.NOTHING, deaths=deaths)
+
+
+def handed_back(claim: Claim) -> Verdict:
+    """Gives back a claim that was not begun: no attempt, due at once."""
+    state = State.RETRYING if claim.attempts else State.SCHEDULED
+    return Verdict(claim, state, due_in_s=0.0, signal=Signal.HANDED_BACK, deaths=claim.deaths)
