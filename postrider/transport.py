@@ -7,14 +7,17 @@ token.
 """
 
 import asyncio
+import functools
 import json
+import selectors
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Protocol, Self
+from typing import Protocol
 
-import aiohttp
+import certifi
+import pycurl
 import requests
 import urllib3
 
@@ -27,6 +30,12 @@ WHOLE_S = 30.0
 """Seconds for one attempt, whatever the other side does."""
 MAX_REPLY = 64 * 1024
 """Bytes of a reply that are read; what is longer is cut, and then means nothing."""
+
+LOOK_S = 1.0
+"""Seconds between two looks for calls that have been silent for READ_S."""
+KEPT_CONNECTIONS = 512
+KEPT_ALIVE_S = 15
+"""Seconds for which an idle connection is used again: shorter than servers close them after."""
 
 Inbox = Callable[[Note], None]
 """Where the sandbox keeps a note."""
@@ -118,64 +127,242 @@ def _not_connected(error: requests.ConnectionError) -> NoReply | None:
     return None
 
 
+Done = Callable[[Reply | NoReply], None]
+
+
 class Concurrent:
-    """Many requests at once over kept-alive connections, with aiohttp: what our worker sends with."""
+    """Many requests at once over kept-alive connections, with libcurl: what our worker sends with.
 
-    def __init__(self, inbox: Inbox, *, connections_per_host: int, tls_verify: bool = True) -> None:
+    To be made and used in a running event loop, which watches one descriptor for all of libcurl's. libcurl takes a third
+    of the CPU that aiohttp does (benchmarks/transports.py).
+    """
+
+    def __init__(self, inbox: Inbox, *, tls_verify: bool = True) -> None:
         self._inbox = inbox
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0, limit_per_host=connections_per_host, ssl=tls_verify, keepalive_timeout=15
-            ),
-            timeout=aiohttp.ClientTimeout(
-                total=WHOLE_S, sock_connect=CONNECT_S, sock_read=READ_S, ceil_threshold=WHOLE_S
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-        )
+        self._tls_verify = tls_verify
+        self._loop = asyncio.get_running_loop()
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
+        self._multi.setopt(pycurl.M_MAXCONNECTS, KEPT_CONNECTIONS)
+        self._sockets = selectors.DefaultSelector()
+        self._loop.add_reader(self._sockets, self._sockets_are_ready)
+        self._timer: asyncio.Handle | None = None
+        self._idle: list[_Call] = []
+        self._busy: dict[pycurl.Curl, _Call] = {}
+        self._notes: set[asyncio.Task[None]] = set()
+        self._look = self._loop.call_later(LOOK_S, self._end_the_silent)
 
-    async def __aenter__(self) -> Self:
-        return self
+    def close(self) -> None:
+        """Drops what is under way."""
+        for note in self._notes:
+            note.cancel()
+        self._look.cancel()
+        self._loop.remove_reader(self._sockets)
+        if self._timer:
+            self._timer.cancel()
+        for curl in self._busy:
+            self._multi.remove_handle(curl)
+        self._busy.clear()
+        self._multi.close()
+        self._sockets.close()
 
-    async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
-
-    async def send(self, request: Request | Note) -> Reply | NoReply:
-        """What came back."""
+    def start(self, request: Request | Note, done: Done) -> None:
+        """Sends, and calls `done` once with what came back. Raises ValueError for what is no request at all."""
         if isinstance(request, Note):
-            answer = sandbox.answer(request)
-            if answer.keeps:
-                await asyncio.to_thread(self._inbox, request)
-            await asyncio.sleep(answer.after_s)
-            return answer.reply
-        try:
-            async with self._session.request(
-                request.method,
-                request.url,
-                data=_body(request),
-                headers=_headers(request),
-                allow_redirects=False,
-            ) as response:
-                body = await _read(response.content)
-                if not response.content.at_eof():
-                    response.close()
-                return Reply(response.status, body, _lower(response.headers))
-        except aiohttp.ConnectionTimeoutError:
-            return NoReply(left=False, reason="could not connect in time")
-        except aiohttp.ClientConnectorCertificateError:
-            return NoReply(left=False, reason="its TLS certificate was not accepted")
-        except aiohttp.ClientConnectorError:
-            return NoReply(left=False, reason="could not connect")
-        except TimeoutError:
-            return NoReply(left=True, reason=NO_ANSWER)
-        except (aiohttp.ClientError, ConnectionError, ValueError):
-            return NoReply(left=True, reason=CUT_OFF)
+            task = self._loop.create_task(self._keep(request, done))
+            self._notes.add(task)
+            task.add_done_callback(self._notes.discard)
+            return
+        call = self._idle.pop() if self._idle else _Call(tls_verify=self._tls_verify)
+        call.prepare(request, done)
+        self._busy[call.curl] = call
+        self._multi.add_handle(call.curl)
+
+    async def _keep(self, note: Note, done: Done) -> None:
+        answer = sandbox.answer(note)
+        if answer.keeps:
+            await asyncio.to_thread(self._inbox, note)
+        await asyncio.sleep(answer.after_s)
+        done(answer.reply)
+
+    # -- libcurl's side
+
+    def _watch(self, what: int, fd: int, _multi: object, _data: object) -> None:
+        """Called by libcurl: it wants to know when `fd` is ready for `what`."""
+        known = fd in self._sockets.get_map()
+        if what == pycurl.POLL_REMOVE:
+            if known:
+                self._sockets.unregister(fd)
+            return
+        events = selectors.EVENT_READ if what & pycurl.POLL_IN else 0
+        events |= selectors.EVENT_WRITE if what & pycurl.POLL_OUT else 0
+        (self._sockets.modify if known else self._sockets.register)(fd, events)
+
+    def _set_timer(self, after_ms: int) -> None:
+        """Called by libcurl: it wants to be called after that time; -1: no more."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        if after_ms == 0:
+            self._timer = self._loop.call_soon(self._time_is_up)
+        elif after_ms > 0:
+            self._timer = self._loop.call_later(after_ms / 1000, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        self._finish()
+
+    def _sockets_are_ready(self) -> None:
+        for key, events in self._sockets.select(0):
+            self._multi.socket_action(
+                key.fd,
+                (pycurl.CSELECT_IN if events & selectors.EVENT_READ else 0)
+                | (pycurl.CSELECT_OUT if events & selectors.EVENT_WRITE else 0),
+            )
+        self._finish()
+
+    def _finish(self) -> None:
+        more = 1
+        while more:
+            more, well, badly = self._multi.info_read()
+            for curl in well:
+                self._end(curl, 0)
+            for curl, error, _ in badly:  # the words in it may hold the URL
+                self._end(curl, error)
+
+    def _end_the_silent(self) -> None:
+        """libcurl's own limit for this is a speed, averaged over more than READ_S."""
+        for curl, call in list(self._busy.items()):
+            if call.is_silent(time.monotonic()):
+                self._end(curl, pycurl.E_OPERATION_TIMEDOUT)
+        self._look = self._loop.call_later(LOOK_S, self._end_the_silent)
+
+    def _end(self, curl: pycurl.Curl, error: int) -> None:
+        call = self._busy.pop(curl)
+        outcome, done = call.outcome(error), call.done
+        self._multi.remove_handle(curl)
+        self._idle.append(call)
+        done(outcome)
 
 
-async def _read(content: aiohttp.StreamReader) -> bytes:
-    """At most MAX_REPLY bytes; a reply is small and mostly here already."""
-    chunks, size = [], 0
-    while size < MAX_REPLY and (chunk := await content.read(MAX_REPLY - size)):
-        chunks.append(chunk)
-        size += len(chunk)
-    return b"".join(chunks)
+class _Call:
+    """One exchange of libcurl's; used again for the next, as setting it up costs more than the exchange."""
+
+    def __init__(self, *, tls_verify: bool) -> None:
+        self.curl = curl = pycurl.Curl()
+        curl.setopt(pycurl.NOSIGNAL, 1)
+        curl.setopt(pycurl.PROXY, "")  # the environment's business is not ours
+        curl.setopt(pycurl.FOLLOWLOCATION, 0)
+        curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+        curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(CONNECT_S * 1000))
+        curl.setopt(pycurl.TIMEOUT_MS, int(WHOLE_S * 1000))
+        curl.setopt(pycurl.MAXAGE_CONN, KEPT_ALIVE_S)
+        curl.setopt(pycurl.CAINFO, certifi.where())
+        curl.setopt(pycurl.SSL_VERIFYPEER, int(tls_verify))
+        curl.setopt(pycurl.SSL_VERIFYHOST, 2 if tls_verify else 0)
+        curl.setopt(pycurl.WRITEFUNCTION, self._take)
+        # A body that is handed out once: libcurl sends what it can rewind a second time, when a kept connection breaks
+        # before an answer comes. https://curl.se/libcurl/c/CURLOPT_SEEKFUNCTION.html
+        curl.setopt(pycurl.READFUNCTION, self._give)
+        self._head: list[bytes] = []
+        curl.setopt(pycurl.HEADERFUNCTION, self._head.append)
+        self._url = ""
+        self._headers: Mapping[str, str] | None = None
+        self._body = b""
+        self._chunks: list[bytes] = []
+        self._left = 0
+        self._method = ""
+
+    def prepare(self, request: Request, done: Done) -> None:
+        """Makes it ready for `request`."""
+        self.done = done
+        self._chunks = []
+        self._left = MAX_REPLY
+        self._head.clear()
+        self._come, self._since_s = (-1, 0), 0.0
+        self._body = _body(request) or b""
+        if request.method != self._method:
+            self._method = request.method
+            self._headers = None
+            self.curl.setopt(pycurl.POST if request.method == "POST" else pycurl.HTTPGET, 1)
+        if request.method == "POST":
+            self.curl.setopt(pycurl.POSTFIELDSIZE, len(self._body))
+        if request.url != self._url:
+            self.curl.setopt(pycurl.URL, request.url.encode())
+            self._url = request.url
+        if request.headers != self._headers:
+            headers = {**_headers(request), "Expect": ""}
+            self.curl.setopt(
+                pycurl.HTTPHEADER, [f"{k}: {v}" if v else f"{k}:" for k, v in headers.items()]
+            )
+            self._headers = request.headers
+
+    def is_silent(self, now_s: float) -> bool:
+        """Whether nothing has come for READ_S."""
+        come = (len(self._head), self._left)
+        if come != self._come:
+            self._come, self._since_s = come, now_s
+        return now_s - self._since_s >= READ_S
+
+    def _give(self, most: int) -> bytes:
+        part, self._body = self._body[:most], self._body[most:]
+        return part
+
+    def _take(self, chunk: bytes) -> int:
+        part = chunk[: self._left]
+        self._chunks.append(part)
+        self._left -= len(part)
+        return len(part)  # fewer than there are: libcurl reads no further
+
+    def outcome(self, error: int) -> Reply | NoReply:
+        """What came of it; `error` is libcurl's number, 0 for none."""
+        if error in {0, pycurl.E_WRITE_ERROR} and (self._left == 0 or not error):
+            return Reply(
+                self.curl.getinfo(pycurl.RESPONSE_CODE),
+                b"".join(self._chunks),
+                _Headers(self._head),
+            )
+        # One that broke on a kept connection may have been sent before it was tried anew.
+        if error != pycurl.E_SEND_FAIL_REWIND and not self.curl.getinfo(pycurl.REQUEST_SIZE):
+            return NoReply(left=False, reason=_NOT_SENT.get(error, "could not connect"))
+        timed_out = error == pycurl.E_OPERATION_TIMEDOUT
+        return NoReply(left=True, reason=NO_ANSWER if timed_out else CUT_OFF)
+
+
+_NOT_SENT = {
+    pycurl.E_OPERATION_TIMEDOUT: "could not connect in time",
+    pycurl.E_PEER_FAILED_VERIFICATION: "its TLS certificate was not accepted",
+}
+
+
+class _Headers(Mapping[str, str]):
+    """Header lines as they came, read only when somebody asks: most answers are a plain yes."""
+
+    def __init__(self, lines: Sequence[bytes]) -> None:
+        self._lines = tuple(lines)
+
+    @functools.cached_property
+    def _fields(self) -> dict[str, str]:
+        fields: dict[str, str] = {}
+        for line in self._lines:
+            text = line.decode("latin-1").strip()
+            name, colon, value = text.partition(":")
+            if text.startswith(
+                "HTTP/"
+            ):  # those of an earlier answer, such as 100 Continue, do not count
+                fields = {}
+            elif colon:
+                fields[name.lower()] = value.strip()
+        return fields
+
+    def __getitem__(self, name: str) -> str:
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)

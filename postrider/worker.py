@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from typing import TypeVar
 
@@ -26,10 +26,11 @@ import redis
 import redis.asyncio
 import uvloop
 
+from messengers.base import NoReply, Reply
 from postrider import queue
 from postrider.errors import Unavailable
 from postrider.model import Claim, Verdict
-from postrider.service import LEASE_S, Service, open_accounts
+from postrider.service import LEASE_S, Exchange, Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import WAKE, Claimed, Store, connect
 from postrider.transport import Concurrent
@@ -92,7 +93,10 @@ class _Worker:
         """Something can be recorded, or the last of it has been."""
         self.give_up_at = math.inf
         """Until when outcomes wait for Redis; once nothing is under way any more, not for ever."""
-        self.at_work: dict[asyncio.Task[list[Verdict]], tuple[Claim, ...]] = {}
+        self.at_work: dict[str, tuple[Claim, ...]] = {}
+        """First job of a call -> all that went out by it."""
+        self.quiet = asyncio.Event()
+        """Nothing is under way."""
         self.verdicts: list[Verdict] = []
         self.recording: list[Verdict] = []
         self.broken = False
@@ -103,11 +107,8 @@ class _Worker:
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._wait_to_be_stopped, args=(loop,), daemon=True).start()
         log.info("worker %s is ready", self.registration.name)
-        async with Concurrent(
-            self.service.keep_note,
-            connections_per_host=self.settings.worker_concurrency,
-            tls_verify=self.settings.tls_verify,
-        ) as self.transport:
+        carrier = Concurrent(self.service.keep_note, tls_verify=self.settings.tls_verify)
+        with closing(carrier) as self.transport:
             chores = [
                 asyncio.create_task(chore)
                 for chore in (
@@ -168,9 +169,7 @@ class _Worker:
                 self.verdicts += map(handed_back, claimed.claims)
                 return
             for claims in self.service.calls(claimed.claims):
-                task = asyncio.create_task(self._attempt(claims))
-                self.at_work[task] = claims
-                task.add_done_callback(self._attempted)
+                self._begin(claims)
             wait_s = LONGEST_SLEEP_S
             if claimed.next_look_in_s is not None:
                 wait_s = min(wait_s, claimed.next_look_in_s)
@@ -201,26 +200,39 @@ class _Worker:
         """Runs what waits for Redis; in threads of its own, as name look-ups may block the loop's."""
         return await asyncio.get_running_loop().run_in_executor(self.threads, call)
 
-    async def _attempt(self, claims: tuple[Claim, ...]) -> list[Verdict]:
+    def _begin(self, claims: tuple[Claim, ...]) -> None:
+        """Sends what goes out by one call."""
+        self.at_work[claims[0].job_id] = claims
         exchange = self.service.attempt(claims)
         try:
-            exchange.send(await self.transport.send(next(exchange)))
+            request = next(exchange)
         except StopIteration as stop:
-            verdicts: list[Verdict] = stop.value
-            return verdicts
-        raise AssertionError("an attempt makes one request")
-
-    def _attempted(self, task: asyncio.Task[list[Verdict]]) -> None:
-        claims = self.at_work.pop(task)
-        if task.cancelled():
+            self._ended(claims, stop.value)
             return
-        if error := task.exception():  # its lease runs out, and it counts as unknown
-            log.error("delivery %s: the attempt broke", claims[0].delivery_id, exc_info=error)
-        else:
-            self.verdicts += task.result()
-            self.ended.set()
+        try:
+            self.transport.start(request, partial(self._answered, exchange, claims))
+        except ValueError as error:
+            self._resume(claims, partial(exchange.throw, error))
+
+    def _answered(
+        self, exchange: Exchange, claims: tuple[Claim, ...], reply: Reply | NoReply
+    ) -> None:
+        self._resume(claims, partial(exchange.send, reply))
+
+    def _resume(self, claims: tuple[Claim, ...], exchange: Callable[[], object]) -> None:
+        try:
+            exchange()
+        except StopIteration as stop:
+            self._ended(claims, stop.value)
+
+    def _ended(self, claims: tuple[Claim, ...], verdicts: list[Verdict]) -> None:
+        del self.at_work[claims[0].job_id]
+        self.verdicts += verdicts
+        self.ended.set()
         if self.more:
             self.woken.set()
+        if not self.at_work:
+            self.quiet.set()
 
     # -- recording
 
@@ -299,6 +311,8 @@ class _Worker:
         """Lets sends under way finish. What does not make it in time may have left: its lease runs out."""
         if self.at_work:
             log.info("%d sends are under way; waiting for them", len(self.at_work))
-            await asyncio.wait(self.at_work, timeout=DRAIN_S)
+            self.quiet.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.quiet.wait(), DRAIN_S)
         self.give_up_at = time.monotonic() + RECORD_WITHIN_S
         self.ended.set()

@@ -37,11 +37,16 @@ def send(request: pytest.FixtureRequest, notes: Notes) -> Iterator[Send]:
     loop = asyncio.new_event_loop()
 
     async def make() -> Concurrent:
-        return Concurrent(notes.append, connections_per_host=10, tls_verify=verify)
+        return Concurrent(notes.append, tls_verify=verify)
+
+    async def send(asked: Request | Note) -> Reply | NoReply:
+        answer = loop.create_future()
+        carrier.start(asked, answer.set_result)
+        return await answer
 
     carrier = loop.run_until_complete(make())
-    yield lambda asked: loop.run_until_complete(carrier.send(asked))
-    loop.run_until_complete(carrier.__aexit__())
+    yield lambda asked: loop.run_until_complete(send(asked))
+    carrier.close()
     loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()
 
