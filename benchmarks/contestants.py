@@ -223,7 +223,7 @@ CONTESTANTS = (
         celery("gevent"),
         fill_celery,
         "python",
-        note="Redis pool raised: at its default it breaks",
+        note="Redis pools raised",
     ),
     Contestant(
         "dramatiq",

@@ -38,6 +38,7 @@ def drain(
     with Stage(delay_ms) as stage:
         if waiting:
             who.fill(stage, WARM_FIRST * 2, waiting, time.time() + DAY_S)
+            stage.wait_settled()
         for command in who.commands(stage, places):
             stage.start(command)
         stage.wait_quiet()

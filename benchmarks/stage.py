@@ -187,6 +187,15 @@ class Stage:
             if used < QUIET_SHARE * window_s and size == len(self.tree.members()):
                 return
 
+    def wait_settled(self) -> None:
+        """Until Redis does not rewrite its file: after a big load it does, in a process that takes a core."""
+
+        def settled() -> bool:
+            found: Mapping[str, int] = self.redis.info("persistence")
+            return not (found["aof_rewrite_in_progress"] or found["aof_rewrite_scheduled"])
+
+        wait_until(settled, 300, "Redis's file rewritten")
+
     def used_memory(self) -> int:
         """Bytes that Redis keeps, without what its clients and its file take for a moment."""
         found: Mapping[str, int] = self.redis.info("memory")

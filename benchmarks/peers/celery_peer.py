@@ -12,7 +12,7 @@ app = Celery("celery_peer", broker=f"redis+socket://{SOCKET}")
 app.conf.update(
     task_ignore_result=True,
     worker_prefetch_multiplier=16,
-    # At the default of 10 connections, a hundred greenlets find none left and the worker dies.
+    # The default of 10 is less than there are greenlets.
     broker_pool_limit=200,
     redis_max_connections=500,
     broker_connection_retry_on_startup=True,
