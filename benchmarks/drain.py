@@ -110,7 +110,7 @@ class Sizes:
     delay_ms: float = 50
     late_places: int = 100
     """Sends under way in each process while answers are slow: the same for all, or this setting is all there is to see."""
-    serial_messages: int = 300
+    serial_messages: int = 200
     """With slow answers, for those who send one at a time."""
     tries: bool = True
     """Whether each setting that a contestant names is tried."""

@@ -98,7 +98,7 @@ def alone(found: dict[str, Any]) -> str:
     grid = [("Postrider alone", "")]
     if api := found.get("api"):
         for recipients, per_s in api["recipients_per_s"].items():
-            grid.append((f"one POST of {int(recipients):,} recipients, each s", _number(per_s)))
+            grid.append((f"one POST of {int(recipients):,}: recipients/s", _number(per_s)))
         steady = api["steady"]
         grid += [
             (
@@ -155,7 +155,7 @@ def page(found: dict[str, Any]) -> str:
     parts = [
         "# Benchmarks",
         (
-            f"{found['messages']:,} messages due at once, medians of {found['runs']} runs,"
+            f"{found['messages']:,} messages due at once, medians of {found['runs']},"
             f" {place['date']}, {place['cores']} cores ({place['cpu']}), Redis {place['redis']},"
             f" Python {place['python']}, Node {place['node']}. What the columns mean:"
             " [benchmarks/README.md](../benchmarks/README.md)."
