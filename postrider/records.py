@@ -23,6 +23,9 @@ from postrider.model import (
 )
 
 
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
+
+
 def moment(seconds: bytes | float) -> datetime:
     """Seconds since the epoch as aware UTC."""
     return datetime.fromtimestamp(float(seconds), UTC)
@@ -117,9 +120,8 @@ def attempt_line(v: Verdict) -> str:
     a = v.attempt
     if a is None:
         return ""
-    return json.dumps(
-        [a.started_at.timestamp(), a.ended_at.timestamp(), a.outcome, a.reason, a.provider_id],
-        ensure_ascii=False,
+    return _as_json(
+        (a.started_at.timestamp(), a.ended_at.timestamp(), a.outcome, a.reason, a.provider_id)
     )
 
 

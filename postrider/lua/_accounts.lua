@@ -76,6 +76,8 @@ local function settle(a, chance)
   end
 end
 
+local pairs_wait = nil
+
 -- When this recipient may get the next one; from `earliest` on. Whoever asks has that turn.
 local function turn_with(a, r, earliest)
   local interval = 0
@@ -85,10 +87,16 @@ local function turn_with(a, r, earliest)
       break
     end
   end
+  if pairs_wait == nil then pairs_wait = call('EXISTS', 'pr:pairs') == 1 end
+  if interval == 0 and not pairs_wait then return earliest end
   local key = 'pr:to:' .. r.account .. ' ' .. r.uuid
-  local at = math.max(earliest, tonumber(call('GET', key) or 0))
-  if interval > 0 then
-    call('SET', key, seconds(at + interval), 'PX', math.ceil((at + interval - NOW) * 1000))
+  local at = earliest
+  local function reserve(...)
+    local ms = math.ceil((at + interval - NOW) * 1000)
+    return call('SET', key, seconds(at + interval), 'PX', ms, ...)
   end
+  if interval > 0 and reserve('NX') then return at end
+  at = math.max(earliest, tonumber(call('GET', key) or 0))
+  if interval > 0 then reserve() end
   return at
 end

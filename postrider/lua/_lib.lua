@@ -12,6 +12,7 @@
 --   pr:moved                   hash    account, space, old address -> new address
 --   pr:to:<account> <uuid>     string  when this recipient may get the next one (s); gone once that is past
 --   pr:account:<account>       hash    see _accounts.lua
+--   pr:pairs                   string  there while a messenger has asked us to wait with a recipient
 --   pr:queued                  hash    account -> how many of its jobs we have put into RQ's queues
 --   pr:line:<letter> <account> zset    job -> since when it waits for its account (s): taken out of its queue, because
 --                                      others behind it could go; a letter per queue
@@ -84,9 +85,30 @@ end
 
 local function bucket(kind, mid, idx) return 'pr:' .. kind .. ':' .. mid .. ':' .. math.floor(idx / BUCKET) end
 
-local function load(mid, idx)
-  local raw = call('HGET', bucket('d', mid, idx), idx)
-  if not raw then return nil end
+-- Commands on one key, gathered and sent as one: half of what a command costs is the way to it. `flush` ends each script
+-- that gathers. Never for a member that the same script touches otherwise.
+local gathered, keys_of = {}, {}
+
+local function later(command, key, ...)
+  local name = command .. ' ' .. key
+  local args = gathered[name]
+  if not args then
+    args = { command, key }
+    gathered[name] = args
+    keys_of[#keys_of + 1] = name
+  end
+  for i = 1, select('#', ...) do args[#args + 1] = (select(i, ...)) end
+end
+
+local function flush()
+  for _, name in ipairs(keys_of) do call(unpack(gathered[name])) end
+  gathered, keys_of = {}, {}
+end
+
+local records = {} -- bucket -> index -> record, or false: read once in a script
+
+local function parse(raw)
+  if not raw then return false end
   local state, queue, slot, deaths, rest = string.match(raw, '^(%a)(%a)(%+?)!?(%d*) (.*)$')
   local alarm, attempts, account, uuid = string.match(rest, '^(%d+) (%d+) (%S+) (.*)$')
   if not alarm then
@@ -97,11 +119,44 @@ local function load(mid, idx)
     attempts = tonumber(attempts), account = account, uuid = uuid }
 end
 
-local function save(mid, idx, r)
+-- Reads the records of many jobs at once.
+local function prefetch(job_ids)
+  local wanted = {}
+  for _, job_id in ipairs(job_ids) do
+    local mid, idx = split(job_id)
+    if mid then
+      local key = bucket('d', mid, idx)
+      if not wanted[key] then wanted[key] = {} end
+      table.insert(wanted[key], idx)
+    end
+  end
+  for key, indexes in pairs(wanted) do
+    local found = records[key] or {}
+    records[key] = found
+    for i, raw in ipairs(call('HMGET', key, unpack(indexes))) do
+      if found[indexes[i]] == nil then found[indexes[i]] = parse(raw) end
+    end
+  end
+end
+
+local function load(mid, idx)
+  local key = bucket('d', mid, idx)
+  local found = records[key]
+  if not found then
+    found = {}
+    records[key] = found
+  end
+  if found[idx] == nil then found[idx] = parse(call('HGET', key, idx)) end
+  return found[idx] or nil
+end
+
+local function as_text(r)
   local marks = r.queue .. (r.slot and '+' or '') .. (r.deaths and '!' .. r.deaths or '')
   local counts = (r.alarm > 0 or r.attempts > 0) and ' ' .. r.alarm .. ' ' .. r.attempts or ''
-  call('HSET', bucket('d', mid, idx), idx, r.state .. marks .. counts .. ' ' .. r.account .. ' ' .. r.uuid)
+  return r.state .. marks .. counts .. ' ' .. r.account .. ' ' .. r.uuid
 end
+
+local function save(mid, idx, r) call('HSET', bucket('d', mid, idx), idx, as_text(r)) end
 
 local function write_job(job_id, queue, status, stamp)
   call('HSET', 'rq:job:' .. job_id, 'data', payload(job_id), 'created_at', stamp, 'origin', queue, 'status', status,
@@ -141,9 +196,12 @@ local function sendable(job_id)
   return nil
 end
 
+local somebody_moved = nil
+
 -- What the sender of delivery `r` has to know of it. `how` is `probe`, `alone` or ''.
 local function row(job_id, r, how)
-  local to = call('HGET', 'pr:moved', r.account .. ' ' .. r.uuid) or r.uuid
+  if somebody_moved == nil then somebody_moved = call('EXISTS', 'pr:moved') == 1 end
+  local to = somebody_moved and call('HGET', 'pr:moved', r.account .. ' ' .. r.uuid) or r.uuid
   return { job_id, r.attempts, r.account, r.uuid, to, how, r.deaths or '' }
 end
 
@@ -151,9 +209,9 @@ end
 local function take(job_id, mid, idx, r, lease_until, how)
   r.state = 'g'
   r.slot = false
-  save(mid, idx, r)
-  call('ZADD', 'pr:leases', seconds(lease_until), job_id)
-  call('ZREM', 'pr:waiting', delivery_id(mid, idx))
+  later('HSET', bucket('d', mid, idx), idx, as_text(r))
+  later('ZADD', 'pr:leases', seconds(lease_until), job_id)
+  later('ZREM', 'pr:waiting', delivery_id(mid, idx))
   return row(job_id, r, how)
 end
 

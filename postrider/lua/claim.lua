@@ -7,13 +7,14 @@
 -- Of every ten picks high gets 6, default 3, low 1, so that low never starves; what one leaves, the next takes.
 local worker, nonce, lease_until, most = ARGV[1], ARGV[2], NOW + tonumber(ARGV[3]), tonumber(ARGV[4])
 local TURNS = { 'h', 'h', 'd', 'h', 'h', 'd', 'h', 'd', 'h', 'l' }
+local PART = 100
 specs = cjson.decode(ARGV[8])
 
 -- First a write that a full Redis refuses: what cannot be recorded must not be claimed.
 call('SET', 'pr:served', seconds(NOW))
 local turn = tonumber(call('GET', 'pr:turn') or 0)
 
-local rows, jobs, mids, running, looked = {}, {}, {}, {}, 0
+local rows, jobs, mids, looked = {}, {}, {}, 0
 
 local again = string.match(call('GET', 'pr:claimed:' .. worker) or '', '^' .. nonce .. ' (.*)$')
 if again then
@@ -51,10 +52,8 @@ local function goes(job_id, mid, idx, r, how)
   jobs[#jobs + 1] = job_id
   mids[mid] = true
   local q = QUEUES[r.queue]
-  running[q] = running[q] or {}
   -- RQ's own cleaning must never find it lapsed: ending a lease is the sweep's business.
-  table.insert(running[q], seconds(lease_until + 86400))
-  table.insert(running[q], job_id .. ':' .. worker)
+  later('ZADD', 'rq:wip:' .. q, seconds(lease_until + 86400), job_id .. ':' .. worker)
 end
 
 -- Whether its recipient may get it now; else it is armed for when it may, and has that turn.
@@ -157,14 +156,26 @@ end
 
 local fresh, taken = { h = {}, d = {}, l = {} }, { h = 0, d = 0, l = 0 }
 
+-- RQ's queues are read in parts; what of a part is not taken goes back to where it was.
+local part, at = { h = {}, d = {}, l = {} }, { h = 0, d = 0, l = 0 }
+
 local function pick(q)
-  if length[q] > 0 then
-    length[q] = length[q] - 1
-    local job_id = call('LPOP', 'rq:queue:' .. QUEUES[q])
-    if job_id then return { job_id } end
+  at[q] = at[q] + 1
+  if not part[q][at[q]] and length[q] > 0 then
+    part[q], at[q] = call('LPOP', 'rq:queue:' .. QUEUES[q], PART) or {}, 1
+    length[q] = length[q] - #part[q]
+    prefetch(part[q])
   end
+  if part[q][at[q]] then return { part[q][at[q]] } end
   taken[q] = taken[q] + 1
   return fresh[q][taken[q]]
+end
+
+local function put_back(q)
+  local rest = {}
+  for i = #part[q], at[q] + 1, -1 do rest[#rest + 1] = part[q][i] end
+  if #rest > 0 then call('LPUSH', 'rq:queue:' .. QUEUES[q], unpack(rest)) end
+  length[q] = length[q] + #rest
 end
 
 -- Whether anything in the queues could still go.
@@ -186,6 +197,7 @@ if not only_one then
   end
   local due = call('ZRANGE', SCHEDULE, '-inf', seconds(NOW), 'BYSCORE', 'LIMIT', 0, most)
   if #due > 0 then call('ZREM', SCHEDULE, unpack(due)) end
+  prefetch(due)
   for _, job_id in ipairs(due) do
     local mid, idx, r = sendable(job_id)
     if r then
@@ -214,7 +226,7 @@ if not only_one then
 end
 
 local stamp = rq_time(NOW)
-for q, entries in pairs(running) do call('ZADD', 'rq:wip:' .. q, unpack(entries)) end
+flush()
 for _, job_id in ipairs(jobs) do
   call('HSET', 'rq:job:' .. job_id, 'status', 'started', 'started_at', stamp, 'worker_name', worker)
 end
@@ -231,6 +243,7 @@ end
 
 local left = 0
 for q, name in pairs(QUEUES) do
+  put_back(q)
   local rest = {}
   for i = taken[q] + 1, #fresh[q] do
     local job_id, _, _, r = unpack(fresh[q][i])

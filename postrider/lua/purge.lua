@@ -3,21 +3,25 @@
 -- ARGV  1 list of ended ones   2 ended before (s, or +inf)   3 at most
 -- Gives how many were forgotten.
 local ids = call('ZRANGE', ARGV[1], '-inf', '(' .. ARGV[2], 'BYSCORE', 'LIMIT', 0, tonumber(ARGV[3]))
-local left = {}
+local left, jobs = {}, {}
+prefetch(ids)
 for _, id in ipairs(ids) do
   local mid, idx = split(id)
   local r = load(mid, idx)
   if r then
     local job_id = job_id_of(mid, idx, r.alarm)
-    call('DEL', 'rq:job:' .. job_id, 'rq:results:' .. job_id)
-    call('ZREM', 'rq:finished:' .. QUEUES[r.queue], job_id)
-    call('ZREM', 'rq:failed:' .. QUEUES[r.queue], job_id)
-    call('HDEL', bucket('d', mid, idx), idx)
-    call('HDEL', bucket('a', mid, idx), idx)
+    jobs[#jobs + 1] = 'rq:job:' .. job_id
+    jobs[#jobs + 1] = 'rq:results:' .. job_id
+    later('ZREM', 'rq:finished:' .. QUEUES[r.queue], job_id)
+    later('ZREM', 'rq:failed:' .. QUEUES[r.queue], job_id)
+    later('HDEL', bucket('d', mid, idx), idx)
+    later('HDEL', bucket('a', mid, idx), idx)
     left[mid] = (left[mid] or 0) + 1
   end
 end
 if #ids > 0 then call('ZREM', ARGV[1], unpack(ids)) end
+flush()
+if #jobs > 0 then call('UNLINK', unpack(jobs)) end
 for mid, n in pairs(left) do
   if call('HINCRBY', 'pr:m:' .. mid, 'left', -n) <= 0 then call('DEL', 'pr:m:' .. mid) end
 end

@@ -13,9 +13,10 @@ local stamp = rq_time(NOW)
 
 local function log(mid, idx, line)
   local key = bucket('a', mid, idx)
-  local lines = call('HGET', key, idx) or ''
+  if call('HSETNX', key, idx, line) == 1 then return end
+  local lines = call('HGET', key, idx)
   if string.sub(lines, -#line) == line then return end -- recorded before, and the answer was lost
-  lines = lines ~= '' and lines .. '\n' .. line or line
+  lines = lines .. '\n' .. line
   while #lines > MAX_LOG and string.find(lines, '\n') do lines = string.gsub(lines, '^[^\n]*\n', '', 1) end
   call('HSET', key, idx, lines)
 end
@@ -78,10 +79,15 @@ local function learn(r, job_id, id, signal, pause_s, why)
     return h.until_at
   elseif signal == 'r' then
     local at = NOW + tonumber(pause_s)
-    call('SET', 'pr:to:' .. r.account .. ' ' .. r.uuid, seconds(at), 'PX', math.ceil(tonumber(pause_s) * 1000) + 1)
+    local ms = math.ceil(tonumber(pause_s) * 1000) + 1
+    call('SET', 'pr:to:' .. r.account .. ' ' .. r.uuid, seconds(at), 'PX', ms)
+    call('SET', 'pr:pairs', 1, 'PX', math.max(ms, call('PTTL', 'pr:pairs')))
   end
 end
 
+local jobs = {}
+for at = 6, #ARGV, 10 do jobs[#jobs + 1] = ARGV[at] end
+prefetch(jobs)
 for at = 6, #ARGV, 10 do
   local job_id, state, due, counts, reason, line, moved_to, signal, pause_s, deaths = unpack(ARGV, at, at + 9)
   local mid, idx, alarm = split(job_id)
@@ -90,7 +96,7 @@ for at = 6, #ARGV, 10 do
   -- Its lease ran out, so it is unknown, to be sent again or (same alarm) on hold: a late yes still settles it.
   local settles = r and r.state == 'u' and (r.alarm == alarm + 1 or r.alarm == alarm) and state == 't'
   if r and line ~= '' then log(mid, idx, line) end
-  if r and own then call('ZREM', 'rq:wip:' .. QUEUES[r.queue], job_id .. ':' .. worker) end
+  if r and own then later('ZREM', 'rq:wip:' .. QUEUES[r.queue], job_id .. ':' .. worker) end
   moved[#moved + 1] = (holds or settles) and 1 or 0
   if holds or settles then
     local id = delivery_id(mid, idx)
@@ -100,15 +106,24 @@ for at = 6, #ARGV, 10 do
     if counts == '1' then r.attempts = r.attempts + 1 end
     if moved_to ~= '' then call('HSET', 'pr:moved', r.account .. ' ' .. r.uuid, moved_to) end
     if due == '' then
-      local job, queue = disarm(mid, idx, r), QUEUES[r.queue]
-      save(mid, idx, r)
-      call('ZADD', RESTS[state], seconds(NOW), id)
+      local job, queue = job_id, QUEUES[r.queue]
+      if settles then
+        job = disarm(mid, idx, r)
+        call('ZREM', 'rq:failed:' .. queue, job)
+      else
+        later('ZREM', 'pr:leases', job)
+      end
+      later('HSET', bucket('d', mid, idx), idx, as_text(r))
+      later('ZADD', RESTS[state], seconds(NOW), id)
       if own then
         local status = state == 't' and 'finished' or 'failed'
-        call('ZREM', 'rq:failed:' .. queue, job)
-        if call('EXISTS', 'rq:job:' .. job) == 0 then write_job(job, queue, status, stamp) end
-        call('HSET', 'rq:job:' .. job, 'status', status, 'ended_at', stamp, 'exc_info', reason)
-        call('ZADD', 'rq:' .. status .. ':' .. queue, seconds(NOW + keep_s[state]), job)
+        local fields = { 'status', status, 'ended_at', stamp }
+        if reason ~= '' then
+          fields[5], fields[6] = 'exc_info', reason
+        end
+        -- One field more than it had: its job was gone.
+        if call('HSET', 'rq:job:' .. job, unpack(fields)) == #fields / 2 then write_job(job, queue, status, stamp) end
+        later('ZADD', 'rq:' .. status .. ':' .. queue, seconds(NOW + keep_s[state]), job)
       end
       if state == 't' then sent = sent + 1 else failed = failed + 1 end
     else
@@ -119,6 +134,7 @@ for at = 6, #ARGV, 10 do
     end
   end
 end
+flush()
 local key = 'rq:worker:' .. worker
 if own and sent + failed > 0 and call('EXISTS', key) == 1 then
   call('HINCRBY', key, 'successful_job_count', sent)
