@@ -22,7 +22,6 @@ from postrider.model import (
     Verdict,
 )
 
-
 _as_json = json.JSONEncoder(ensure_ascii=False).encode
 
 

@@ -9,11 +9,13 @@ token.
 import asyncio
 import functools
 import json
+import select
 import selectors
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from typing import Protocol
 
 import certifi
@@ -133,6 +135,52 @@ def _not_connected(error: requests.ConnectionError) -> NoReply | None:
 Done = Callable[[Reply | NoReply], None]
 
 
+_IN, _OUT = 1, 4  # epoll's, and poll's, numbers
+_EVENTS = {
+    pycurl.POLL_NONE: 0,
+    pycurl.POLL_IN: _IN,
+    pycurl.POLL_OUT: _OUT,
+    pycurl.POLL_INOUT: _IN | _OUT,
+}
+_READY = {_IN: pycurl.CSELECT_IN, _OUT: pycurl.CSELECT_OUT}
+
+
+class Sockets:
+    """What `select.epoll` does on Linux, for systems that have kqueue."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+
+    def fileno(self) -> int:
+        """Readable when one of them is ready."""
+        return self._selector.fileno()
+
+    def close(self) -> None:
+        """Forgets them all."""
+        self._selector.close()
+
+    def register(self, fd: int, events: int) -> None:
+        """Watches `fd`."""
+        self._selector.register(fd, _turned(events))
+
+    def modify(self, fd: int, events: int) -> None:
+        """Watches it for something else."""
+        self._selector.modify(fd, _turned(events))
+
+    def unregister(self, fd: int) -> None:
+        """Watches it no more."""
+        self._selector.unregister(fd)
+
+    def poll(self, _timeout: int) -> list[tuple[int, int]]:
+        """Those that are ready, and for what."""
+        return [(key.fd, _turned(events)) for key, events in self._selector.select(0)]
+
+
+def _turned(events: int) -> int:
+    """epoll's numbers for selectors', and back: both have 1 for reading, and 4 and 2 for writing."""
+    return events & 1 | (events & 2) << 1 | (events & 4) >> 1
+
+
 class Concurrent:
     """Many requests at once over kept-alive connections, with libcurl: what our worker sends with.
 
@@ -148,9 +196,11 @@ class Concurrent:
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
         self._multi.setopt(pycurl.M_MAXCONNECTS, KEPT_CONNECTIONS)
-        self._sockets = selectors.DefaultSelector()
+        self._sockets = select.epoll() if hasattr(select, "epoll") else Sockets()
+        self._watched: set[int] = set()
         self._loop.add_reader(self._sockets, self._sockets_are_ready)
         self._timer: asyncio.Handle | None = None
+        self._is_due = False
         self._idle: list[_Call] = []
         self._busy: dict[pycurl.Curl, _Call] = {}
         self._notes: set[asyncio.Task[None]] = set()
@@ -193,20 +243,24 @@ class Concurrent:
 
     def _watch(self, what: int, fd: int, _multi: object, _data: object) -> None:
         """Called by libcurl: it wants to know when `fd` is ready for `what`."""
-        known = fd in self._sockets.get_map()
         if what == pycurl.POLL_REMOVE:
-            if known:
+            self._watched.discard(fd)
+            with suppress(OSError):  # closed already
                 self._sockets.unregister(fd)
-            return
-        events = selectors.EVENT_READ if what & pycurl.POLL_IN else 0
-        events |= selectors.EVENT_WRITE if what & pycurl.POLL_OUT else 0
-        (self._sockets.modify if known else self._sockets.register)(fd, events)
+        elif fd in self._watched:
+            self._sockets.modify(fd, _EVENTS[what])
+        else:
+            self._watched.add(fd)
+            self._sockets.register(fd, _EVENTS[what])
 
     def _set_timer(self, after_ms: int) -> None:
         """Called by libcurl: it wants to be called after that time; -1: no more."""
+        if after_ms == 0 and self._is_due:
+            return
         if self._timer:
             self._timer.cancel()
             self._timer = None
+        self._is_due = after_ms == 0
         if after_ms == 0:
             self._timer = self._loop.call_soon(self._time_is_up)
         elif after_ms > 0:
@@ -214,16 +268,14 @@ class Concurrent:
 
     def _time_is_up(self) -> None:
         self._timer = None
+        self._is_due = False
         self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
         self._finish()
 
     def _sockets_are_ready(self) -> None:
-        for key, events in self._sockets.select(0):
-            self._multi.socket_action(
-                key.fd,
-                (pycurl.CSELECT_IN if events & selectors.EVENT_READ else 0)
-                | (pycurl.CSELECT_OUT if events & selectors.EVENT_WRITE else 0),
-            )
+        for fd, events in self._sockets.poll(0):
+            # Without a direction libcurl looks for itself: so an error shows, too.
+            self._multi.socket_action(fd, _READY.get(events, 0))
         self._finish()
 
     def _finish(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import select
 import socket
 import socketserver
 import ssl
@@ -28,12 +29,16 @@ def notes() -> Notes:
     return []
 
 
-@pytest.fixture(params=["blocking", "concurrent"])
-def send(request: pytest.FixtureRequest, notes: Notes) -> Iterator[Send]:
+@pytest.fixture(params=["blocking", "concurrent", "concurrent without epoll"])
+def send(
+    request: pytest.FixtureRequest, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Send]:
     verify = request.node.get_closest_marker("no_verify") is None
     if request.param == "blocking":
         yield Blocking(notes.append, tls_verify=verify).send
         return
+    if request.param.endswith("without epoll"):
+        monkeypatch.delattr(select, "epoll")
     loop = asyncio.new_event_loop()
 
     async def make() -> Concurrent:
@@ -246,6 +251,21 @@ def test_an_answer_that_trickles_ends_with_the_whole_attempt(
     assert isinstance(reply, NoReply)
     assert reply.left
     assert took_s < transport.WHOLE_S + 1
+
+
+def test_nothing_is_sent_twice_when_a_kept_connection_breaks(send: Send) -> None:
+    connections = []
+
+    def answer_once_then_hang_up(connection: socket.socket) -> None:
+        connections.append(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        connection.recv(65536)
+
+    with serving(answer_once_then_hang_up) as url:
+        assert isinstance(send(post(url)), Reply)
+        reply = send(post(url))
+    assert reply == NoReply(left=True, reason=transport.CUT_OFF)
+    assert len(connections) == 1
 
 
 @pytest.fixture(scope="session")
