@@ -78,12 +78,12 @@ def _pages(client: Client, waiting: int) -> dict[str, float]:
 
 def _claims(stage: Stage, due: int) -> dict[str, float]:
     """Milliseconds of the call that claims a batch of what is due."""
-    store = service(stage).store
+    ours = service(stage)
     accept(stage, 0, due)
     times, claimed = [], 0
     while True:
         began = time.perf_counter()
-        got = len(store.claim("benchmark", BATCH, 60.0).claims)
+        got = len(ours.claim("benchmark", BATCH, lease_s=60).claims)
         if not got:
             break
         times.append((time.perf_counter() - began) * 1000)
@@ -168,15 +168,15 @@ def _check(helper: subprocess.Popen[str]) -> None:
 
 def finish(ours: Service) -> None:
     """Ends all that is due as a worker does, without sending any of it."""
-    while claims := ours.store.claim("benchmark", 1_000, 60.0).claims:
+    while claims := ours.claim("benchmark", 1_000, lease_s=60).claims:
         verdicts = []
         for claim in claims:
-            attempt = ours.attempt(claim)
+            attempt = ours.attempt([claim])
             next(attempt)
             try:
                 attempt.send(SENT)
             except StopIteration as stop:
-                verdicts.append(stop.value)
+                verdicts += stop.value
         ours.record("benchmark", verdicts)
 
 

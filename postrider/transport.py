@@ -185,7 +185,7 @@ class Concurrent:
     """Many requests at once over kept-alive connections, with libcurl: what our worker sends with.
 
     To be made and used in a running event loop, which watches one descriptor for all of libcurl's. libcurl takes a third
-    of the CPU that aiohttp does (benchmarks/transports.py).
+    of the CPU that aiohttp does (benchmarks/clients.py).
     """
 
     def __init__(self, inbox: Inbox, *, tls_verify: bool = True) -> None:
