@@ -88,6 +88,18 @@ def says(status: int = 200, *, after_s: float = 0.0, **body: Any) -> Answer:
     return Answer(status, json.dumps(body).encode(), {"Content-Type": "application/json"}, after_s)
 
 
+def yes(call: Call, n: int, after_s: float = 0.0) -> Answer:
+    """What the messenger says that has taken `call` as its message number `n`."""
+    if call.service == "telegram":
+        return says(ok=True, result={"message_id": n}, after_s=after_s)
+    if call.service == "whatsapp":
+        return says(messaging_product="whatsapp", messages=[{"id": f"wamid.{n}"}], after_s=after_s)
+    viber: dict[str, object] = {"status": 0, "status_message": "ok", "message_token": n}
+    if "broadcast_list" in call.json:
+        viber["failed_list"] = []
+    return Answer(body=json.dumps(viber).encode(), after_s=after_s)
+
+
 class FakeMessenger:
     """The server, in a thread of its own. Use as a context manager; `script` may be set at any time."""
 
@@ -160,7 +172,7 @@ class FakeMessenger:
         raw = await reader.readexactly(length)
         path = unquote(first.split(" ")[1].partition("?")[0])
         call = Call(at, path, headers, json.loads(raw) if raw else {})
-        answer = self.script(call) or self._yes(call)
+        answer = self.script(call) or yes(call, next(self._ids))
         self.calls.append(call)
         if answer.takes:
             self.took.append(call)
@@ -175,17 +187,6 @@ class FakeMessenger:
             await writer.drain()
             await asyncio.sleep(answer.every_s)
         return False
-
-    def _yes(self, call: Call) -> Answer:
-        n = next(self._ids)
-        if call.service == "telegram":
-            return says(ok=True, result={"message_id": n})
-        if call.service == "viber":
-            viber = {"status": 0, "status_message": "ok", "message_token": n}
-            if "broadcast_list" in call.json:
-                viber["failed_list"] = []
-            return Answer(200, json.dumps(viber).encode())
-        return says(messaging_product="whatsapp", messages=[{"id": f"wamid.{n}"}])
 
     def env(self) -> dict[str, str]:
         """The settings that make this server all three messengers."""
