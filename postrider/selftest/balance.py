@@ -111,13 +111,17 @@ def wait_until_still(
 
 
 def weigh(
-    posts: Sequence[Post], found: Found, messenger: FakeMessenger, kills: Sequence[Kill] = ()
+    posts: Sequence[Post],
+    found: Found,
+    calls: Sequence[Call],
+    took: Sequence[Call],
+    kills: Sequence[Kill] = (),
 ) -> Balance:
-    """Holds what clients were told against what is on record and what the messenger got."""
+    """Holds what clients were told against what is on record, what came to the messenger, and what it took of that."""
     ids = {_key(each.recipient): each for each in (*found.ended, *found.waiting)}
     sent = {_key(each.recipient) for each in found.ended if _COLUMN[each.state] == "sent"}
     waiting = {_key(each.recipient) for each in found.waiting}
-    took = Counter(_receivers(messenger.took))
+    times_taken = Counter(_receivers(took))
 
     due: dict[Key, float] = {}
     for post in posts:
@@ -126,12 +130,12 @@ def weigh(
         if post.accepted == "yes" or any(key in ids for key in keys):
             due |= dict.fromkeys(keys, post.due_at)
     first: dict[Key, float] = {}
-    for call in messenger.calls:
+    for call in calls:
         for receiver in call.receivers:
             first.setdefault((call.service, receiver), call.at)
     late = {key: at - due[key] for key, at in first.items() if key in due}
 
-    doubled = {key: times for key, times in took.items() if times > 1}
+    doubled = {key: times for key, times in times_taken.items() if times > 1}
     silent = [
         key
         for key, times in doubled.items()
@@ -141,10 +145,12 @@ def weigh(
     return Balance(
         accepted=len(due),
         columns=_columns(found),
-        lost=[k for k in due if k not in ids or k in waiting or (k in sent and k not in took)],
+        lost=[
+            k for k in due if k not in ids or k in waiting or (k in sent and k not in times_taken)
+        ],
         silent=silent,
         doubles=sum(times - 1 for key, times in doubled.items() if key not in silent),
-        unasked=[key for key in {*took, *ids} if key not in due],
+        unasked=[key for key in {*times_taken, *ids} if key not in due],
         early=[key for key, late_s in late.items() if late_s < 0],
         lateness_s=sorted(late.values()),
         in_doubt=sum(post.accepted == "nobody knows" for post in posts),

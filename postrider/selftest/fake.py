@@ -109,13 +109,13 @@ class FakeMessenger:
         """Those of `calls` whose message the messenger has."""
         self.script: Script = lambda _: None
         self._ids = itertools.count(1)
+        self._connections: set[asyncio.Task[None]] = set()
+
+    def __enter__(self) -> Self:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         # Bound and never listened on: it keeps the port ours while the door is shut.
         self._hold = socket.socket()
-        self._connections: set[asyncio.Task[None]] = set()
-
-    def __enter__(self) -> Self:
         self._hold.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         self._hold.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._hold.getsockname()[1]}"

@@ -1,5 +1,6 @@
 """One run: a service of its own, messengers in a bad mood, a client that posts, and a hand that kills."""
 
+import os
 import random
 import threading
 import time
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from postrider import embedded
+from postrider.errors import Misconfigured
 from postrider.selftest.balance import Balance, read, wait_until_still, weigh
 from postrider.selftest.fake import Answer, Call, FakeMessenger, says, yes
 from postrider.selftest.fleet import Fleet, free_port, private_env
@@ -104,7 +106,7 @@ def run(plan: Plan, folder: Path, tell: Tell) -> Result:
     dice = random.Random(plan.seed)  # noqa: S311 - a plan to repeat, no secret
     with FakeMessenger() as messenger:
         env = private_env(folder, free_port(), {**messenger.env(), **SETTINGS})
-        embedded.preflight(Settings.from_env(env, None))
+        _demand_room(Settings.from_env(env, None))
         with Fleet(folder, env) as fleet:
             tell("starting Redis, the API and the workers")
             fleet.start("redis")
@@ -127,7 +129,8 @@ def run(plan: Plan, folder: Path, tell: Tell) -> Result:
                     store, messenger, lambda left: tell(f"{left} deliveries have not ended yet")
                 )
                 tell("drawing the balance")
-                balance = weigh(load.posts, read(store), messenger, fleet.kills)
+                found = read(store)
+                balance = weigh(load.posts, found, messenger.calls, messenger.took, fleet.kills)
             return Result(
                 balance,
                 Counter(kill.name for kill in fleet.kills),
@@ -135,6 +138,16 @@ def run(plan: Plan, folder: Path, tell: Tell) -> Result:
                 still,
                 time.monotonic() - started_at,
             )
+
+
+def _demand_room(settings: Settings) -> None:
+    """A server can be started in our folder, or Misconfigured says what is in the way, in terms of what can be set here."""
+    if len(os.fsencode(settings.redis_socket)) > embedded.SOCKET_PATH_MAX:
+        raise Misconfigured(
+            f"TMPDIR: the path of Redis's socket, {settings.redis_socket}, is too long for the system:"
+            " set TMPDIR to a shorter path, /tmp for example"
+        )
+    embedded.preflight(settings)
 
 
 class _Trouble(threading.Thread):
