@@ -79,9 +79,8 @@ class Load:
             # Posted in the first part of the time, so that the last ones are still ahead.
             post_at = started_at + 0.8 * seconds * n / messages
             soonest = post_at + AHEAD_S
-            recipients = self.recipients.take(self.random.randint(1, most_recipients))
             due_at = self.random.uniform(soonest, max(soonest, ends_at))
-            plan.append((post_at, Post(f"Self-test {n}", recipients, due_at)))
+            plan.append((post_at, self.message(self.random.randint(1, most_recipients), due_at)))
         todo = iter(plan)
         lock = threading.Lock()
 
@@ -100,6 +99,11 @@ class Load:
             client.start()
         for client in clients:
             client.join()
+
+    def message(self, recipients: int, due_at: float) -> Post:
+        """A message to so many whom nothing was sent to before; it is not posted yet."""
+        taken = self.recipients.take(recipients)
+        return Post(f"Self-test to {taken[0].uuid}", taken, due_at)
 
     def post(self, post: Post, give_up_s: float = 60.0) -> Post:
         """Posts it until it is accepted, or nobody can say whether it is: repeated, it might go out twice."""
