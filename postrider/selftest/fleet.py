@@ -166,6 +166,8 @@ class Fleet:
     def end(self, *members: Member) -> None:
         """SIGTERM, to all of them at once, and no return; SIGKILL for those that do not heed it."""
         give_up_at = time.monotonic() + STOP_S
+        with self._lock:
+            self.members = [member for member in self.members if member not in members]
         for member in members:
             member.kept = False
             if member.process.poll() is None:
