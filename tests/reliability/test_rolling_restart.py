@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import random
 import signal
 import threading
 import time
@@ -13,8 +14,8 @@ from tests.conftest import wait_until
 from tests.reliability.rig import Rig, children
 from tests.reliability.test_worker_kills import takes_its_time
 
-DUE_IN_S = 5.0
-"""More than a POST takes that comes while gunicorn's new processes start."""
+DUE_IN_S = 2.0
+"""How far ahead each message is due."""
 
 
 def renew(pid: int) -> None:
@@ -28,13 +29,14 @@ def renew(pid: int) -> None:
 def test_a_rolling_restart_is_noticed_by_nobody(
     rig: Rig, messenger: FakeMessenger, long: bool
 ) -> None:
-    """Workers are replaced one after the other (SIGTERM), the API's processes by SIGHUP, 3 times (long: 30) while 20
+    """Workers are replaced one after the other (SIGTERM), the API's processes by SIGHUP, twice (long: 30 times) while 20
     messages a second are posted.
 
-    Lost 0, silent doubles 0 and, as no worker is killed, no doubles at all; every POST answered, and with a 200.
+    Lost 0, silent doubles 0 and, as no worker is killed, no doubles at all; every POST answered, none with a 5xx.
+    A 400 may be: while new processes start, a POST can wait until its time is over, and is then posted anew.
     """
-    rounds = 30 if long else 3
-    messenger.script = takes_its_time(rig.dice)
+    rounds = 30 if long else 2
+    messenger.script = takes_its_time(random.Random(rig.dice.random()))
     rig.start(workers=2, api=True)
     (api,) = rig.fleet.named("api")
     load = Load(rig.fleet, rig.dice)
@@ -65,5 +67,6 @@ def test_a_rolling_restart_is_noticed_by_nobody(
     assert balance.ok
     assert balance.doubles == 0
     assert balance.columns["sent"] == balance.accepted
-    assert answers == {200: len(load.posts)}
+    assert answers.keys() <= {200, 400}
+    assert answers[200] == len(load.posts)
     assert balance.in_doubt == 0

@@ -34,14 +34,14 @@ def processes_in(folder: Path) -> int:
 def test_a_soak_with_random_faults_loses_nothing_and_leaks_nothing(
     rig: Rig, messenger: FakeMessenger, long: bool
 ) -> None:
-    """50 deliveries a second for 20 s (long: 30 minutes, or SOAK_S seconds) while workers and Redis are killed, the
+    """50 deliveries a second for 15 s (long: 30 minutes, or SOAK_S seconds) while workers and Redis are killed, the
     messengers refuse connections, and answer late, badly, with 429 or not at all.
 
     Lost 0, silent doubles 0. Of the API's processes and one worker, which live all the time: memory grows by 5 % at
     most after the warm-up (a quarter of the time; the short form only prints it), and no connection, file or process
     is left over.
     """
-    seconds = LASTS_S if long else 20.0
+    seconds = LASTS_S if long else 15.0
     mood = Mood(rig.dice.randrange(10**9))
     messenger.script = mood
     lives, *mortal = rig.start(workers=3, api=True)
