@@ -35,6 +35,21 @@ def lengths(client: redis.Redis) -> dict[str, int]:
     return {name: Queue(name, connection=client).count for name in QUEUES.values()}
 
 
+def at_work(client: redis.Redis) -> dict[int, list[str]]:
+    """Process id of each worker -> the jobs it has under way.
+
+    One that was killed stands there until its time is over, and so do its jobs, until somebody takes them over.
+    """
+    pids = {worker.name: worker.pid for worker in Worker.all(connection=client)}
+    found: dict[int, list[str]] = {pid: [] for pid in pids.values() if pid is not None}
+    for name in QUEUES.values():
+        registry = Queue(name, connection=client).started_job_registry
+        for job_id, holder in registry.get_job_and_execution_ids(cleanup=False):
+            if (pid := pids.get(holder)) is not None:
+                found[pid].append(job_id)
+    return found
+
+
 HEARTBEAT_S = 10
 
 

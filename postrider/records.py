@@ -13,6 +13,7 @@ from postrider.model import (
     LETTERS,
     QUEUES,
     STATES,
+    Attempt,
     Claim,
     Delivery,
     Message,
@@ -122,6 +123,15 @@ def attempt_line(v: Verdict) -> str:
     return _as_json(
         (a.started_at.timestamp(), a.ended_at.timestamp(), a.outcome, a.reason, a.provider_id)
     )
+
+
+def attempts(raw: bytes | None) -> list[Attempt]:
+    """The attempts that these lines tell of, in the order in which they were recorded."""
+    found = []
+    for line in (raw or b"").splitlines():
+        started, ended, outcome, reason, provider_id = json.loads(line)
+        found.append(Attempt(moment(started), moment(ended), outcome, reason, provider_id))
+    return found
 
 
 def cursor(at: float, id_: str) -> str:

@@ -22,7 +22,9 @@ from messengers.base import Person
 from postrider import records
 from postrider.errors import Unavailable
 from postrider.model import (
+    BUCKET,
     LETTERS,
+    Attempt,
     Claim,
     Delivery,
     Message,
@@ -363,6 +365,19 @@ class Store:
             total,
             last,
         )
+
+    @_unavailable_when_redis_is
+    def attempts(self, ids: Sequence[str]) -> dict[str, list[Attempt]]:
+        """What was tried for each of these deliveries, in the order in which it was recorded."""
+        client: Any = self.redis
+        found: dict[str, list[Attempt]] = {}
+        for start in range(0, len(ids), CHUNK):
+            chunk = ids[start : start + CHUNK]
+            pipe = client.pipeline(transaction=False)
+            for mid, _, index in (id_.partition("-") for id_ in chunk):
+                pipe.hget(f"pr:a:{mid}:{int(index) // BUCKET}", index)
+            found.update(zip(chunk, map(records.attempts, pipe.execute()), strict=True))
+        return found
 
     # -- the sandbox's inbox, and who has written to us
 

@@ -356,6 +356,18 @@ def test_attempts_are_kept_a_line_each_within_bounds(store: Store, client: redis
     assert len(lines) <= 8000
 
 
+def test_attempts_are_read_back_oldest_first_for_any_number_of_deliveries(store: Store) -> None:
+    mid = post(store, 1001).id
+    ids = [f"{mid}-{n}" for n in range(1001)]
+    for _ in range(2):
+        store.record(WORKER, [ends(c, State.RETRYING, 0.0) for c in claim(store, 1000)], **TTL)
+    found = store.attempts([*ids, "2" * 21 + "-0"])
+    assert list(found) == [*ids, "2" * 21 + "-0"]
+    assert sorted(len(tries) for tries in found.values()) == [0, 1, 1, *[2] * 999]
+    at = datetime(2026, 11, 21, tzinfo=UTC)
+    assert found[ids[0]][0] == Attempt(at, at, "retrying", "because", "id-1")
+
+
 def test_a_moved_address_is_remembered_for_the_next_message(store: Store) -> None:
     post(store, 1)
     (mine,) = claim(store)

@@ -15,6 +15,7 @@ import redis
 from rq import Worker
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 
+from postrider import queue
 from postrider.model import NewMessage, Recipient
 from postrider.service import Service
 from tests.conftest import Start, wait_until
@@ -143,6 +144,20 @@ def test_a_worker_stands_in_rqs_books(
     worker.terminate()
     worker.wait(15)
     assert Worker.all(connection=client) == []
+
+
+def test_what_each_worker_has_under_way_stands_in_rqs_books(
+    service: Service,
+    messenger: FakeMessenger,
+    client: redis.Redis,
+    worker: subprocess.Popen[bytes],
+) -> None:
+    assert queue.at_work(client) == {worker.pid: []}
+    messenger.script = lambda _: says(ok=True, result={"message_id": 1}, after_s=1.0)
+    post(service, 3)
+    wait_until(lambda: len(messenger.calls) == 3)
+    (message,) = {job_id.partition("-")[0] for job_id in queue.at_work(client)[worker.pid]}
+    assert sorted(queue.at_work(client)[worker.pid]) == [f"{message}-{n}" for n in range(3)]
 
 
 def test_sigterm_finishes_what_is_under_way_and_takes_nothing_more(

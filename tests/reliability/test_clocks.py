@@ -1,0 +1,114 @@
+"""Hosts whose clocks disagree: a library under our processes shifts what they are told of the time."""
+
+import random
+import shutil
+import struct
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from postrider.selftest.balance import share
+from postrider.selftest.load import Load
+from tests.reliability.rig import Rig
+
+SOURCE = Path(__file__).with_name("shifted_clock.c")
+HOUR = 3600
+COMPILER = shutil.which("cc") or ""
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or not COMPILER, reason="needs Linux and a C compiler"
+)
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is put under a process to shift its clock."""
+    made = tmp_path_factory.mktemp("clock") / "shifted_clock.so"
+    subprocess.run([COMPILER, "-shared", "-fPIC", "-O2", "-o", made, SOURCE], check=True)
+    return made
+
+
+class Clock:
+    """A clock that is wrong by as much as it is told; `env` makes it the clock of a process."""
+
+    def __init__(self, library: Path, file: Path, wrong_by_s: int = 0) -> None:
+        self._file = file
+        self.env = {"LD_PRELOAD": str(library), "CLOCK_SHIFT_FILE": str(file)}
+        file.write_bytes(bytes(8))
+        self.set(wrong_by_s)
+
+    def set(self, wrong_by_s: int) -> None:
+        """From now on it is wrong by so much."""
+        with self._file.open("r+b") as file:
+            file.write(struct.pack("q", wrong_by_s))
+
+
+def test_a_process_believes_its_clock_and_keeps_its_pace(library: Path, tmp_path: Path) -> None:
+    """The shift itself is looked at: else the tests below would pass on true clocks."""
+    told = subprocess.run(
+        [sys.executable, "-c", "import time; print(time.time(), time.monotonic())"],
+        env=Clock(library, tmp_path / "clock", HOUR).env,
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout.split()
+    assert float(told[0]) == pytest.approx(time.time() + HOUR, abs=10)
+    assert float(told[1]) == pytest.approx(time.monotonic(), abs=10)
+
+
+@pytest.mark.parametrize(
+    ("api", "workers"),
+    [
+        (-HOUR, (0, +HOUR)),
+        (+300, (-300, +300)),
+    ],
+    ids=["1 h wrong", "5 min apart"],
+)
+def test_no_clock_but_redis_counts(
+    rig: Rig, long: bool, library: Path, tmp_path: Path, api: int, workers: tuple[int, ...]
+) -> None:
+    """The API's and the workers' hosts have wrong clocks; 100 messages (long: 3,000) through the API.
+
+    Early 0, twice 0, lost 0; lateness p99 at most 1 s, as with true clocks.
+    """
+    rig.fleet.start("api", **Clock(library, tmp_path / "clock-api", api).env)
+    for n, seconds in enumerate(workers):
+        rig.fleet.start("worker", **Clock(library, tmp_path / f"clock-{n}", seconds).env)
+    rig.fleet.wait_ready()
+    load = Load(rig.fleet, rig.dice)
+    load.run(*((3_000, 120) if long else (100, 3)))
+    rig.posts = load.posts
+    balance = rig.settle()
+    assert balance.ok
+    assert balance.doubles == 0
+    assert balance.columns["sent"] == balance.accepted >= len(load.posts)
+    assert share(balance.lateness_s, 0.99) <= 1
+
+
+def test_a_clock_that_jumps_moves_nothing(
+    rig: Rig, long: bool, library: Path, tmp_path: Path
+) -> None:
+    """One of two workers' clocks jumps an hour ahead, an hour behind and back, again and again while 300 (long: 6,000)
+    fall due.
+
+    Early 0, twice 0, lost 0; lateness p99 at most 1 s.
+    """
+    clock = Clock(library, tmp_path / "clock")
+    rig.fleet.start("worker", **clock.env)
+    rig.start(workers=1)
+    total, seconds = (6_000, 120) if long else (300, 5)
+    load = threading.Thread(target=rig.spread, args=(total, seconds))
+    load.start()
+    dice = random.Random(rig.dice.random())
+    while load.is_alive():
+        time.sleep(0.5)
+        clock.set(dice.choice((-HOUR, 0, HOUR)))
+    balance = rig.settle()
+    assert balance.ok
+    assert balance.doubles == 0
+    assert balance.columns["sent"] == total
+    assert share(balance.lateness_s, 0.99) <= 1
