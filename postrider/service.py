@@ -249,13 +249,17 @@ class Service:
         started = time.monotonic()
         to = claims[0].recipient
         adapter = self.accounts[to.service, to.account]
+        left = False
         try:
             outs = [_outbound(claim) for claim in claims]
-            reply = yield _request(adapter, outs)
+            request = _request(adapter, outs)
+            left = True
+            reply = yield request
             outcomes = self._outcomes(adapter, reply, outs)
         except Exception:
             log.exception("delivery %s: the attempt broke", claims[0].delivery_id)
-            outcomes = [Unclear("internal error")] * len(claims)
+            broke = NoReply(left, "internal error")
+            outcomes = self._outcomes(adapter, broke, [_outbound(claim) for claim in claims])
         took_s = time.monotonic() - started
         first, *others = [self.verdict(c, o, took_s) for c, o in zip(claims, outcomes, strict=True)]
         # A call is one sign of the messenger's health, however many it was for.

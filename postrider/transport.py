@@ -192,10 +192,8 @@ class Concurrent:
         self._inbox = inbox
         self._tls_verify = tls_verify
         self._loop = asyncio.get_running_loop()
-        self._multi = pycurl.CurlMulti()
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
-        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
-        self._multi.setopt(pycurl.M_MAXCONNECTS, KEPT_CONNECTIONS)
+        self._multi = self._new_multi()
+        self._used_at_s = time.monotonic()
         self._sockets = select.epoll() if hasattr(select, "epoll") else Sockets()
         self._watched: set[int] = set()
         self._loop.add_reader(self._sockets, self._sockets_are_ready)
@@ -205,6 +203,13 @@ class Concurrent:
         self._busy: dict[pycurl.Curl, _Call] = {}
         self._notes: set[asyncio.Task[None]] = set()
         self._look = self._loop.call_later(LOOK_S, self._end_the_silent)
+
+    def _new_multi(self) -> pycurl.CurlMulti:
+        multi = pycurl.CurlMulti()
+        multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
+        multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
+        multi.setopt(pycurl.M_MAXCONNECTS, KEPT_CONNECTIONS)
+        return multi
 
     def close(self) -> None:
         """Drops what is under way."""
@@ -288,10 +293,17 @@ class Concurrent:
                 self._end(curl, error)
 
     def _end_the_silent(self) -> None:
-        """libcurl's own limit for this is a speed, averaged over more than READ_S."""
+        """Ends calls that have been silent for READ_S: libcurl's own limit is a speed, averaged over longer."""
         for curl, call in list(self._busy.items()):
             if call.is_silent(time.monotonic()):
                 self._end(curl, pycurl.E_OPERATION_TIMEDOUT)
+        if self._busy:
+            self._used_at_s = time.monotonic()
+        elif time.monotonic() - self._used_at_s > KEPT_ALIVE_S and self._idle:
+            # libcurl closes an idle connection no sooner than it looks for one to use.
+            self._idle.clear()
+            self._multi.close()
+            self._multi = self._new_multi()
         self._look = self._loop.call_later(LOOK_S, self._end_the_silent)
 
     def _end(self, curl: pycurl.Curl, error: int) -> None:

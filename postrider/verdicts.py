@@ -16,7 +16,8 @@ SHORTEST_PAUSE_S = 0.5
 FREE_PROBES = 100
 """So often a delivery may find out for its account whether the messenger is back, before that uses up its tries."""
 LONE_DEATHS = 3
-CRASHED = "crashed_worker: a worker died or hung each time that it was sent alone"
+CRASHED = "crashed_worker"
+"""The reason of what a worker died with, or hung, each time that it was sent alone."""
 DIED = Unclear("its worker died or hung during the attempt")
 
 

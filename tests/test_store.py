@@ -1,7 +1,7 @@
 """The store: all or nothing, claims under a lease, late comers, pages, RQ's own data. Against a real Redis."""
 
 import time
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from secrets import token_hex
 from typing import Any

@@ -59,6 +59,7 @@ class Poison:
     needs: ClassVar[tuple[str, ...]] = ()
     idempotent: ClassVar[bool] = False
     has_receipts: ClassVar[bool] = False
+    slower: ClassVar[Mapping[str, float]] = {}
 
     log: Path
 

@@ -34,7 +34,7 @@ def claims(rig: Rig, count: int) -> list[float]:
     for _ in range(count):
         rig.post(rig.recipients.take(10))
         started = time.perf_counter()
-        claimed = rig.store.claim("probe", 100, LEASE_S)
+        claimed = rig.service.claim("probe", 100, lease_s=LEASE_S)
         took.append(time.perf_counter() - started)
         rig.service.record("", [Verdict(c, State.SENT, None) for c in claimed.claims])
     return sorted(took)

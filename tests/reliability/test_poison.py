@@ -83,12 +83,35 @@ def test_the_deadly_messenger_sends_all_else(poisoned: Rig, tries: Path) -> None
     assert len(tries.read_text().splitlines()) == 1
 
 
-@pytest.mark.parametrize("how", DEADLY)
+def test_a_memory_hog_costs_its_own_tries_and_no_worker(
+    poisoned: Rig, messenger: FakeMessenger
+) -> None:
+    """One delivery whose adapter asks for more memory than a worker may have, amid 100 others over 5 s.
+
+    Its try ends with an internal error; no worker dies, and all others are sent.
+    """
+    rig = poisoned
+    workers = [worker.pid for worker in rig.fleet.named("worker")]
+    hog = f"{rig.service.accept(NewMessage('eat_memory', X))[0].id}-0"
+    rig.spread(100, 5.0)
+    wait_until(lambda: rig.store.attempts([hog])[hog], 30, "a try")
+    assert rig.store.attempts([hog])[hog][0].reason == "internal error"
+    wait_until(lambda: len(messenger.calls) == 100, 60, "all others sent")
+    assert [worker.pid for worker in rig.fleet.named("worker")] == workers
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The short form has an end that the process makes, and one that it has to be given."""
+    if "how" in metafunc.fixturenames:
+        long = metafunc.config.getoption("--long", default=False)
+        ends = [how for how in DEADLY if how != "eat_memory"]
+        metafunc.parametrize("how", ends if long else ["exit_at_once", "hold_the_lock"])
+
+
 def test_poison_is_tried_alone_three_times_and_given_up_and_harms_nobody(
     poisoned: Rig, messenger: FakeMessenger, tries: Path, long: bool, how: str
 ) -> None:
-    """One delivery whose adapter exits, crashes, eats memory, loops, or loops and lets no other thread of its process run;
-    100 (long: 1,000) others fall due around it, over 5 s (long: 60 s).
+    """One delivery whose adapter exits, crashes, loops, or loops and lets no other thread of its process run; 100 (long: 1,000) others fall due around it, over 5 s (long: 60 s).
 
     Tried alone 3 times, then failed as crashed_worker; the pool whole again within 5 s of each death; all others sent,
     those not in flight at a death within 5 s (p99), the rest within 60 s.
