@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from postrider import embedded
+from postrider import demands, embedded
 from postrider.errors import Misconfigured
 from postrider.settings import Settings
 
@@ -191,7 +191,7 @@ def _status(url: str, path: str) -> int:
 
 def _demand_redis(settings: Settings, timeout_s: float = READY_WAIT_S) -> None:
     """Redis answers and keeps what we promise, or Misconfigured says what is wrong with it."""
-    for warning in embedded.check(settings, embedded.wait_ready(settings, timeout_s)):
+    for warning in demands.check(settings, embedded.wait_ready(settings, timeout_s)):
         sys.stderr.write(f"postrider: {warning}\n")
 
 

@@ -22,11 +22,11 @@ from messengers.base import (
     Unclear,
     Webhook,
 )
-from postrider import embedded, queue
+from postrider import demands, embedded, link, queue
 from postrider.errors import Misconfigured, Unavailable
 from postrider.service import RESCUE_AFTER_S, open_accounts
 from postrider.settings import Settings
-from postrider.store import Store, connect
+from postrider.store import Store
 from postrider.transport import Blocking
 
 SKEW_S = 2.0
@@ -92,7 +92,7 @@ def examine(about_to: Callable[[str], None] = lambda _: None) -> Report:
     report.checks += _settings(settings, accounts)
     about_to("Redis")
     try:
-        with connect(settings.redis_address) as client:
+        with link.connect(settings.redis_address) as client:
             report.checks += _redis(settings)
             report.checks += [_workers(settings, client), _backlog(client)]
             for (service, account), adapter in accounts.items():
@@ -169,6 +169,7 @@ def _redis(settings: Settings) -> Iterator[Check]:
         place = "embedded" if settings.redis_url is None else "by REDIS_URL"
         yield Check("Redis", "ok", f"{server['redis_version']}, {place}")
         yield from _durability(settings, client, server)
+        yield from _writes(client)
         yield judge_memory(server["used_memory"], server["maxmemory"])
         before = time.time()
         seconds, micros = client.time()
@@ -179,7 +180,7 @@ def _redis(settings: Settings) -> Iterator[Check]:
 def _durability(settings: Settings, client: redis.Redis, server: Any) -> Iterator[Check]:
     """Whether Redis keeps what it takes. `server`: its INFO."""
     try:
-        warnings = embedded.check(settings, client)
+        warnings = demands.check(settings, client)
     except Misconfigured as error:
         yield from (_named("durability", "fault", fault) for fault in error.faults)
         return
@@ -193,6 +194,26 @@ def _durability(settings: Settings, client: redis.Redis, server: Any) -> Iterato
         yield Check(
             "durability", "ok", f"nothing is evicted ({server['maxmemory_policy']}), {kept}"
         )
+
+
+def _writes(client: redis.Redis) -> Iterator[Check]:
+    """What hinders them, unless it is memory, which has a check of its own."""
+    try:
+        queue.prepare(client)
+    except redis.exceptions.OutOfMemoryError:
+        return
+    except redis.ResponseError as error:
+        detail = link.why_unavailable(error) or f"a write fails: {error}"
+        yield Check("Redis writes", "fault", detail, _remedy(str(error)))
+
+
+def _remedy(error: str) -> str:
+    match error.partition(" ")[0]:
+        case "MISCONF":
+            return "make room on its disk, and see its log"
+        case "NOREPLICAS":
+            return "bring its replicas back; min-replicas-to-write says how many it must have"
+    return "see its log"
 
 
 def judge_memory(used: int, limit: int) -> Check:
@@ -259,7 +280,7 @@ def _backlog(client: redis.Redis) -> Check:
 
 
 def _named(name: str, state: State, fault: str) -> Check:
-    """What `embedded.check` found: it puts the remedy behind the last colon."""
+    """What `demands.check` found: it puts the remedy behind the last colon."""
     detail, _, remedy = fault.rpartition(": ")
     return Check(name, state, detail, remedy)
 

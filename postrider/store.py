@@ -14,11 +14,9 @@ from importlib import resources
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry as RedisRetry
 
 from messengers.base import Person
-from postrider import records
+from postrider import link, records
 from postrider.errors import Unavailable
 from postrider.model import (
     LETTERS,
@@ -42,19 +40,7 @@ PEOPLE_KEPT = 1_000
 NOTES_KEPT = 10_000
 
 Listed = tuple[Delivery, Message]
-_REFUSALS = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
 _WRITE, _COMMIT, _ARM = 1, 2, 4  # the phases of accept.lua
-
-
-def connect(url: str, *, answer_within_s: float = 2.0) -> redis.Redis:
-    """A client that fails fast: nothing is sent twice behind our back, no wait is without limit."""
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=answer_within_s,
-        socket_connect_timeout=answer_within_s,
-        retry=RedisRetry(NoBackoff(), 0),
-        health_check_interval=0,
-    )
 
 
 def _unavailable_when_redis_is(method: Callable[P, R]) -> Callable[P, R]:
@@ -64,14 +50,10 @@ def _unavailable_when_redis_is(method: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return method(*args, **kwargs)
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise Unavailable("Redis does not answer; try again") from error
-        except _REFUSALS as error:
-            raise Unavailable(f"Redis takes no writes: {str(error)[:100]}") from error
-        except redis.ResponseError as error:
-            if str(error).startswith(("BUSY", "MISCONF", "NOREPLICAS")):
-                raise Unavailable(f"Redis takes no writes: {str(error)[:100]}") from error
-            raise
+        except redis.RedisError as error:
+            if (why := link.why_unavailable(error)) is None:
+                raise
+            raise Unavailable(why) from error
 
     return wrapped
 
@@ -81,6 +63,8 @@ def _committing() -> Iterator[None]:
     """Around the commit: when Redis goes away in it, nobody can say whether the message was accepted."""
     try:
         yield
+    except link.NOT_DONE:
+        raise
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise Unavailable(
             "Redis went away while the message was accepted; it may or may not be",

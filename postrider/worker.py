@@ -16,15 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import redis
-import redis.asyncio
 import uvloop
 
-from postrider import queue
+from postrider import link, queue
 from postrider.errors import Unavailable
 from postrider.model import Claim, State, Verdict
 from postrider.service import LEASE_S, Service, open_accounts
 from postrider.settings import Settings
-from postrider.store import WAKE, Store, connect
+from postrider.store import WAKE, Store
 from postrider.transport import Concurrent
 
 log = logging.getLogger("postrider.worker")
@@ -40,17 +39,31 @@ RECORD_WITHIN_S = 5.0
 """Seconds that the last outcomes get to be recorded at a stop."""
 REDIS_AWAY_S = 0.5
 """Seconds between tries while Redis is away."""
+SILENCE_S = 5
+"""Seconds without a word on the channel after which Redis has to say that it is still there."""
 
 
 def run(settings: Settings) -> int:
     """Works until SIGTERM or SIGINT; gives the exit code."""
     # Blocked and waited for: a handler would miss one that comes while it is set up.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-    with connect(settings.redis_address) as client:
-        queue.prepare(client)
+    with link.connect(settings.redis_address) as client:
+        while not _prepared(client):
+            if signal.sigtimedwait(STOPS, REDIS_AWAY_S):
+                return 0
         registration = queue.Registration(client)
         with registration.alive():
             return uvloop.run(_Worker(settings, client, registration).work())
+
+
+def _prepared(client: redis.Redis) -> bool:
+    """Whether Redis takes writes; none of a worker's can be done before."""
+    try:
+        queue.prepare(client)
+    except queue.ERRORS as error:
+        log.warning("Redis is not ready for a worker: %s", error)
+        return False
+    return True
 
 
 class _Worker:
@@ -246,13 +259,22 @@ class _Worker:
         while not self.stopping.is_set():
             with suppress(redis.RedisError, OSError):
                 async with (
-                    redis.asyncio.Redis.from_url(self.settings.redis_address) as client,
+                    await link.connect_async(self.settings.redis_address) as client,
                     client.pubsub(ignore_subscribe_messages=True) as channel,
                 ):
                     await channel.subscribe(WAKE)
-                    while not self.stopping.is_set():
+                    silent_s = 0
+                    # After a failover a connection to the old master may stay, and stay silent.
+                    while silent_s < 2 * SILENCE_S and not self.stopping.is_set():
                         message = await channel.get_message(timeout=1)
-                        if message and float(message["data"]) < self.looks_at:
+                        silent_s = 0 if message else silent_s + 1
+                        if silent_s == SILENCE_S:
+                            await channel.ping()
+                        if (
+                            message
+                            and message["type"] == "message"
+                            and float(message["data"]) < self.looks_at
+                        ):
                             self.woken.set()
             await asyncio.sleep(REDIS_AWAY_S)
 

@@ -98,6 +98,16 @@ def test_a_rejected_secret_does_not_show_in_the_fault() -> None:
         "redis://:123/secret@h",
         "redis://:123?secret@h",
         "redis://[planted",
+        "redis://:planted@h?surprise=secret",
+        "redis+sentinel://:planted@h1:26379,h2:26379",
+        "redis+sentinel://:planted@/service",
+        "redis+sentinel://:planted@h1:99999/service",
+        "redis+sentinel://:planted@h1,,h2/service",
+        "redis+sentinel://:planted@h1/ser vice",
+        "redis+sentinel://:planted@h1/service/secret",
+        "redis+sentinel://:planted#secret@h1/service",
+        "redis+sentinel://:123/secret@h1/service",
+        "redis+sentinel://:planted@h1/service?surprise=secret",
     ],
 )
 def test_a_redis_url_that_cannot_be_read_shows_nothing_of_its_password(url: str) -> None:
@@ -109,7 +119,14 @@ def test_a_redis_url_that_cannot_be_read_shows_nothing_of_its_password(url: str)
 
 @pytest.mark.parametrize(
     "url",
-    ["redis://:p%23%2Fw@h:6379/1", "rediss://u:p@h", "unix://u:p@/run/s.sock", "unix:///at@s.sock"],
+    [
+        "redis://:p%23%2Fw@h:6379/1",
+        "rediss://u:p@h",
+        "unix://u:p@/run/s.sock",
+        "unix:///at@s.sock",
+        "redis+sentinel://h/service",
+        "rediss+sentinel://u:p%2Fw@h1:1,[::1]:2,10.0.0.1/my-service.1/3?sentinel_password=p&ssl_check_hostname=no",
+    ],
 )
 def test_a_redis_url_that_can_be_read_is_taken(url: str) -> None:
     assert Settings.from_env({"REDIS_URL": url}, None).redis_address == url

@@ -14,6 +14,7 @@ from rq_scheduler import Scheduler
 from messengers.base import Template
 from postrider import queue
 from postrider.errors import InvalidRequest, Unavailable
+from postrider.link import connect
 from postrider.model import (
     LETTERS,
     MOVES,
@@ -26,7 +27,7 @@ from postrider.model import (
     Verdict,
     new_message_id,
 )
-from postrider.store import COMMIT_WITHIN_S, Counts, Store, connect
+from postrider.store import COMMIT_WITHIN_S, Counts, Store
 from tests.conftest import redis_with, wait_until
 
 WORKER = "w1"
