@@ -25,15 +25,17 @@ def check(settings: Settings, client: redis.Redis) -> list[str]:
         )
     except (NoPermissionError, ResponseError):
         config = {}
-    faults += _about_its_settings(settings, config) if config else ()
+    faults += _about_its_settings(settings, version, config) if config else ()
     if faults:
         raise Misconfigured(*faults)
-    return list(_warnings(settings, config))
+    return list(_warnings(settings, version, config))
 
 
-def _warnings(settings: Settings, config: Any) -> Iterator[str]:
+def _warnings(settings: Settings, version: str, config: Any) -> Iterator[str]:
     if not config:
         wanted = "maxmemory-policy noeviction and appendonly yes"
+        if settings.durability == "always" and link.numbers(version) < link.WAITAOF_SINCE:
+            wanted = "maxmemory-policy noeviction, appendonly yes and appendfsync always"
         yield f"CONFIG is forbidden here: see to it that Redis has {wanted}"
     elif (
         link.finds_its_master(settings.redis_address) and config.get("min-replicas-to-write") == "0"
@@ -59,7 +61,7 @@ def _about_itself(settings: Settings, version: str, server: Any) -> Iterator[str
         )
 
 
-def _about_its_settings(settings: Settings, config: Any) -> Iterator[str]:
+def _about_its_settings(settings: Settings, version: str, config: Any) -> Iterator[str]:
     if (policy := config.get("maxmemory-policy")) != "noeviction":
         yield (
             f"Redis has maxmemory-policy {policy}, which drops waiting messages when memory runs"
@@ -77,4 +79,13 @@ def _about_its_settings(settings: Settings, config: Any) -> Iterator[str]:
         yield (
             "Redis has appendfsync no, so a power cut loses half a minute of messages: CONFIG SET appendfsync"
             f" {settings.durability}, and the same in redis.conf; or accept the loss with DURABILITY=none"
+        )
+    elif (
+        settings.durability == "always"
+        and fsync != "always"
+        and link.numbers(version) < link.WAITAOF_SINCE
+    ):
+        yield (
+            f"Redis {version} has appendfsync {fsync} and cannot say when a message is on disk, as"
+            " DURABILITY=always promises: CONFIG SET appendfsync always, and the same in redis.conf, or take 7.2 or newer"
         )

@@ -187,7 +187,7 @@ def _become(server: Path, settings: Settings, lock: int) -> NoReturn:
         "daemonize": "no",
         "save": "",
         "appendonly": "yes",
-        "appendfsync": "everysec",
+        "appendfsync": _appendfsync(settings),
         "aof-load-truncated": "yes",
         "maxmemory": str(settings.redis_maxmemory or half_of_memory()),
         "maxmemory-policy": "noeviction",
@@ -207,6 +207,8 @@ def _watch(settings: Settings) -> int:
         signal.signal(each, lambda *_: stop.set())
     sys.stdout.write("Redis still serves this folder: adopted\n")
     sys.stdout.flush()
+    with suppress(RedisError):  # it was started with the settings of that day
+        _embedded_client(settings).config_set("appendfsync", _appendfsync(settings))
     while _is_served(settings):
         if stop.wait(POLL_S):
             with suppress(RedisError):
@@ -215,6 +217,10 @@ def _watch(settings: Settings) -> int:
                 time.sleep(POLL_S)
             return 0
     return 1
+
+
+def _appendfsync(settings: Settings) -> str:
+    return "always" if settings.durability == "always" else "everysec"
 
 
 def _is_served(settings: Settings) -> bool:

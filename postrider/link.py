@@ -26,6 +26,7 @@ from postrider import sentinel
 
 OLDEST = (7, 0)
 """The oldest Redis that has all we call."""
+WAITAOF_SINCE = (7, 2)
 ANSWER_WITHIN_S = 2.0
 SLOW_S = 0.5
 """A call that failed after longer than this made somebody wait: Redis hangs, or the way to it."""

@@ -108,8 +108,8 @@ class Settings(BaseModel):
     # Redis
     redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = None
     """`redis://`, `rediss://`, `unix://` or `redis+sentinel://`; unset: an embedded one."""
-    durability: Literal["everysec", "none"] = "everysec"
-    """`everysec`: an append-only file is demanded; `none`: a Redis without one is accepted."""
+    durability: Literal["always", "everysec", "none"] = "everysec"
+    """`everysec`: an append-only file is demanded; `always`: a 200 waits until it is on disk; `none`: no file will do."""
     redis_maxmemory: PositiveInt | None = None
     """Bytes the embedded Redis may use; unset: half of the memory."""
 

@@ -18,6 +18,7 @@ import redis
 from messengers.base import Person
 from postrider import link, records
 from postrider.errors import Unavailable
+from postrider.fsync import Fsync
 from postrider.model import (
     LETTERS,
     Claim,
@@ -103,10 +104,13 @@ class Counts:
 
 
 class Store:
-    """The records, indexes and claims in one Redis."""
+    """The records, indexes and claims in one Redis. `fsynced`: what is accepted is on disk."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, *, fsynced: bool = False) -> None:
         self.redis = client
+        self._commit: Callable[..., Any] = (
+            Fsync(client).command if fsynced else client.execute_command
+        )
         folder = resources.files("postrider") / "lua"
         lib = (folder / "_lib.lua").read_text()
         self._scripts = {
@@ -120,11 +124,13 @@ class Store:
         }
 
     def _run(self, script: str, *args: str | float | bytes) -> Any:
-        client: Any = self.redis
+        return self._run_by(self.redis.execute_command, script, *args)
+
+    def _run_by(self, command: Callable[..., Any], script: str, *args: str | float | bytes) -> Any:
         try:
-            return client.evalsha(self._shas[script], 0, *args)
+            return command("EVALSHA", self._shas[script], 0, *args)
         except redis.exceptions.NoScriptError:
-            return client.eval(self._scripts[script], 0, *args)
+            return command("EVAL", self._scripts[script], 0, *args)
 
     @_unavailable_when_redis_is
     def now(self) -> datetime:
@@ -156,7 +162,9 @@ class Store:
         written = [records.record(recipient, new.priority) for recipient in new.recipients]
 
         def step(phases: int, first: int, count: int, *more: str | float) -> None:
-            if self._run("accept", phases, message_id, deadline, due, first, count, *more) != b"ok":
+            command = self._commit if phases & _COMMIT else self.redis.execute_command
+            words = (phases, message_id, deadline, due, first, count, *more)
+            if self._run_by(command, "accept", *words) != b"ok":
                 raise Unavailable("Redis was too slow to take it; nothing was accepted")
 
         fields = records.message_fields(message)

@@ -132,6 +132,16 @@ def test_a_redis_url_that_can_be_read_is_taken(url: str) -> None:
     assert Settings.from_env({"REDIS_URL": url}, None).redis_address == url
 
 
+@pytest.mark.parametrize("durability", ["always", "everysec", "none"])
+def test_durability_is_one_of_three(durability: str) -> None:
+    assert Settings.from_env({"DURABILITY": durability}, None).durability == durability
+
+
+def test_a_durability_unheard_of_is_refused() -> None:
+    with pytest.raises(Misconfigured, match=r"^DURABILITY: "):
+        Settings.from_env({"DURABILITY": "maybe"}, None)
+
+
 def test_an_env_file_that_is_not_utf_8_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
