@@ -156,15 +156,22 @@ def supervise(_: argparse.Namespace) -> int:
 
 
 def await_ready(_: argparse.Namespace) -> int:
-    """0 once the API answers for itself, for Redis and, where we start any, for a worker."""
+    """0 once the API answers and, where we start any, a worker is there.
+
+    Not once it is ready: it is not while Redis is full, and only what runs can make room.
+    """
+    from postrider import link, queue  # noqa: PLC0415 - the other commands start without them
+
     settings = Settings.from_env()
     embedded.die_with_parent(signal.SIGTERM)
     embedded.wait_ready(settings, timeout_s=5)
-    path = "/readyz" if settings.workers else "/healthz"
+    client = link.connect(settings.redis_address)
     give_up_at = time.monotonic() + READY_WAIT_S
     while time.monotonic() < give_up_at:
-        with suppress(OSError, http.client.HTTPException):
-            if _status(settings.url, path) == 200:
+        with suppress(OSError, http.client.HTTPException, *queue.ERRORS):
+            if _status(settings.url, "/healthz") == 200 and (
+                not settings.workers or queue.any_worker(client)
+            ):
                 return 0
         time.sleep(0.05)
     return 1

@@ -22,7 +22,7 @@ from messengers.base import (
     Unclear,
     Webhook,
 )
-from postrider import demands, embedded, link, queue
+from postrider import demands, embedded, link, queue, room
 from postrider.errors import Misconfigured, Unavailable
 from postrider.service import RESCUE_AFTER_S, open_accounts
 from postrider.settings import Settings
@@ -32,8 +32,8 @@ from postrider.transport import Blocking
 SKEW_S = 2.0
 """Seconds that this clock and Redis's may be apart."""
 REDIS_WAIT_S = 2.0
-FULL, NEARLY = 0.85, 0.70
-"""Of maxmemory: from where on nothing is accepted, and from where on that is near."""
+NEARLY = 0.70
+"""Of maxmemory: from here on it is near that nothing is accepted."""
 RESTART = "then start again"
 
 State = Literal["ok", "warning", "fault", "off"]
@@ -170,7 +170,7 @@ def _redis(settings: Settings) -> Iterator[Check]:
         yield Check("Redis", "ok", f"{server['redis_version']}, {place}")
         yield from _durability(settings, client, server)
         yield from _writes(client)
-        yield judge_memory(server["used_memory"], server["maxmemory"])
+        yield judge_memory(room.Memory.of(client))
         before = time.time()
         seconds, micros = client.time()
         here = (before + time.time()) / 2
@@ -216,19 +216,21 @@ def _remedy(error: str) -> str:
     return "see its log"
 
 
-def judge_memory(used: int, limit: int) -> Check:
-    """Bytes used, and how many may be; 0: as many as there are."""
-    if not limit:
+def judge_memory(memory: room.Memory) -> Check:
+    """Bytes used, and how many may be."""
+    if not memory.limit:
         remedy = "CONFIG SET maxmemory to what it may use, and the same in redis.conf"
-        detail = f"{_size(used)} used, and no limit: the kernel may end Redis when memory runs out"
+        detail = f"{_size(memory.used)} used, and no limit: the kernel may end Redis when memory runs out"
         return Check("Redis memory", "warning", detail, remedy)
-    share = used / limit
-    detail = f"{_size(used)} of {_size(limit)} used ({share:.0%})"
+    share = memory.used / memory.limit
+    detail = f"{_size(memory.used)} of {_size(memory.limit)} used ({share:.0%})"
+    if memory.waiting:
+        detail += f", {memory.once_sent / memory.limit:.0%} once all that waits is sent"
     remedy = "raise maxmemory (REDIS_MAXMEMORY for the embedded Redis), or: postrider purge"
-    if share >= FULL:
+    if memory.left <= 0:
         return Check("Redis memory", "fault", f"{detail}: nothing more is accepted", remedy)
     if share >= NEARLY:
-        detail += f": from {FULL:.0%} on nothing is accepted"
+        detail += f": from {room.FULL:.0%} on nothing is accepted"
         return Check("Redis memory", "warning", detail, remedy)
     return Check("Redis memory", "ok", detail)
 

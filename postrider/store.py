@@ -27,6 +27,7 @@ from postrider.model import (
     NewMessage,
     Verdict,
 )
+from postrider.room import Room, size_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -108,6 +109,7 @@ class Store:
 
     def __init__(self, client: redis.Redis, *, fsynced: bool = False) -> None:
         self.redis = client
+        self.room = Room(client)
         self._commit: Callable[..., Any] = (
             Fsync(client).command if fsynced else client.execute_command
         )
@@ -168,6 +170,8 @@ class Store:
                 raise Unavailable("Redis was too slow to take it; nothing was accepted")
 
         fields = records.message_fields(message)
+        texts = sum(len(text.encode()) for text in (*fields, *written))
+        self.room.demand(size_of(texts, message.total))
         if message.total <= CHUNK:
             with _committing():
                 step(_WRITE | _COMMIT | _ARM, 0, message.total, len(fields), *fields, *written)
@@ -175,6 +179,7 @@ class Store:
         fields += ["armed", "0"]
         for first in range(0, message.total, CHUNK):
             part = written[first : first + CHUNK]
+            self.room.demand()  # others may have taken it meanwhile
             step(_WRITE, first, len(part), len(fields), *fields, *part)
             fields = []
         with _committing():

@@ -28,6 +28,7 @@ def blueprint(service: Service) -> APIBlueprint:
     def readyz() -> Response:
         try:
             queue.prepare(store.redis)  # a write that changes nothing
+            store.room.demand()
             if not queue.any_worker(store.redis):
                 raise Unavailable("no worker is running")
         except redis.RedisError as error:
