@@ -2,16 +2,19 @@
 
 import functools
 
+from postrider import link
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
-from postrider.store import Store, connect
+from postrider.store import Store
 from postrider.transport import Blocking
 
 
 @functools.cache
 def _service() -> tuple[Service, Blocking]:
     settings = Settings.from_env()
-    service = Service(Store(connect(settings.redis_address)), settings, open_accounts(settings))
+    service = Service(
+        Store(link.connect(settings.redis_address)), settings, open_accounts(settings)
+    )
     return service, Blocking(service.keep_note, tls_verify=settings.tls_verify)
 
 

@@ -10,10 +10,11 @@ from typing import Literal
 from install import NODE, PEERS, WITH_ARQ
 from stage import HERE, Stage
 
+from postrider.link import connect
 from postrider.model import NewMessage, Recipient
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
-from postrider.store import Store, connect
+from postrider.store import Store
 
 TEXT = "x" * 200
 BIN = Path(sys.executable).parent

@@ -17,9 +17,10 @@ from drain import drain
 from stage import HERE, Failed, Stage
 
 from messengers.base import Reply
+from postrider.link import connect
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
-from postrider.store import Store, connect
+from postrider.store import Store
 
 BATCH = 100
 PAGE, LONGEST_PAGE = 1_000, 10_000

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from postrider import embedded
+from postrider import demands, embedded
 from postrider.errors import Misconfigured
 from postrider.settings import Settings
 
@@ -156,15 +156,22 @@ def supervise(_: argparse.Namespace) -> int:
 
 
 def await_ready(_: argparse.Namespace) -> int:
-    """0 once the API answers for itself, for Redis and, where we start any, for a worker."""
+    """0 once the API answers and, where we start any, a worker is there.
+
+    Not once it is ready: it is not while Redis is full, and only what runs can make room.
+    """
+    from postrider import link, queue  # noqa: PLC0415 - the other commands start without them
+
     settings = Settings.from_env()
     embedded.die_with_parent(signal.SIGTERM)
     embedded.wait_ready(settings, timeout_s=5)
-    path = "/readyz" if settings.workers else "/healthz"
+    client = link.connect(settings.redis_address)
     give_up_at = time.monotonic() + READY_WAIT_S
     while time.monotonic() < give_up_at:
-        with suppress(OSError, http.client.HTTPException):
-            if _status(settings.url, path) == 200:
+        with suppress(OSError, http.client.HTTPException, *queue.ERRORS):
+            if _status(settings.url, "/healthz") == 200 and (
+                not settings.workers or queue.any_worker(client)
+            ):
                 return 0
         time.sleep(0.05)
     return 1
@@ -191,7 +198,7 @@ def _status(url: str, path: str) -> int:
 
 def _demand_redis(settings: Settings, timeout_s: float = READY_WAIT_S) -> None:
     """Redis answers and keeps what we promise, or Misconfigured says what is wrong with it."""
-    for warning in embedded.check(settings, embedded.wait_ready(settings, timeout_s)):
+    for warning in demands.check(settings, embedded.wait_ready(settings, timeout_s)):
         sys.stderr.write(f"postrider: {warning}\n")
 
 

@@ -22,12 +22,12 @@ from rich.text import Text
 
 from messengers import MESSENGERS
 from messengers.base import Identity, NoReply, Webhook
-from postrider import listing, queue
+from postrider import link, listing, queue
 from postrider.errors import InvalidRequest, Misconfigured, PostriderError, Unavailable
 from postrider.model import NewMessage, Recipient
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
-from postrider.store import Page, Store, connect
+from postrider.store import Page, Store
 from postrider.timing import in_zone
 from postrider.transport import Blocking
 
@@ -319,8 +319,9 @@ def _hook_url(given: str | None, settings: Settings, path: str) -> str:
 @contextmanager
 def _service() -> Iterator[Service]:
     settings = Settings.from_env()
-    with connect(settings.redis_address) as client:
-        yield Service(Store(client), settings, open_accounts(settings))
+    with link.connect(settings.redis_address) as client:
+        store = Store(client, fsynced=settings.durability == "always")
+        yield Service(store, settings, open_accounts(settings))
 
 
 def _say(line: str) -> None:

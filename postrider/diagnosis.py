@@ -22,18 +22,18 @@ from messengers.base import (
     Unclear,
     Webhook,
 )
-from postrider import embedded, queue
+from postrider import demands, embedded, link, queue, room
 from postrider.errors import Misconfigured, Unavailable
 from postrider.service import RESCUE_AFTER_S, open_accounts
 from postrider.settings import Settings
-from postrider.store import Store, connect
+from postrider.store import Store
 from postrider.transport import Blocking
 
 SKEW_S = 2.0
 """Seconds that this clock and Redis's may be apart."""
 REDIS_WAIT_S = 2.0
-FULL, NEARLY = 0.85, 0.70
-"""Of maxmemory: from where on nothing is accepted, and from where on that is near."""
+NEARLY = 0.70
+"""Of maxmemory: from here on it is near that nothing is accepted."""
 RESTART = "then start again"
 
 State = Literal["ok", "warning", "fault", "off"]
@@ -92,7 +92,7 @@ def examine(about_to: Callable[[str], None] = lambda _: None) -> Report:
     report.checks += _settings(settings, accounts)
     about_to("Redis")
     try:
-        with connect(settings.redis_address) as client:
+        with link.connect(settings.redis_address) as client:
             report.checks += _redis(settings)
             report.checks += [_workers(settings, client), _backlog(client)]
             for (service, account), adapter in accounts.items():
@@ -169,7 +169,8 @@ def _redis(settings: Settings) -> Iterator[Check]:
         place = "embedded" if settings.redis_url is None else "by REDIS_URL"
         yield Check("Redis", "ok", f"{server['redis_version']}, {place}")
         yield from _durability(settings, client, server)
-        yield judge_memory(server["used_memory"], server["maxmemory"])
+        yield from _writes(client)
+        yield judge_memory(room.Memory.of(client))
         before = time.time()
         seconds, micros = client.time()
         here = (before + time.time()) / 2
@@ -179,7 +180,7 @@ def _redis(settings: Settings) -> Iterator[Check]:
 def _durability(settings: Settings, client: redis.Redis, server: Any) -> Iterator[Check]:
     """Whether Redis keeps what it takes. `server`: its INFO."""
     try:
-        warnings = embedded.check(settings, client)
+        warnings = demands.check(settings, client)
     except Misconfigured as error:
         yield from (_named("durability", "fault", fault) for fault in error.faults)
         return
@@ -195,19 +196,41 @@ def _durability(settings: Settings, client: redis.Redis, server: Any) -> Iterato
         )
 
 
-def judge_memory(used: int, limit: int) -> Check:
-    """Bytes used, and how many may be; 0: as many as there are."""
-    if not limit:
+def _writes(client: redis.Redis) -> Iterator[Check]:
+    """What hinders them, unless it is memory, which has a check of its own."""
+    try:
+        queue.prepare(client)
+    except redis.exceptions.OutOfMemoryError:
+        return
+    except redis.ResponseError as error:
+        detail = link.why_unavailable(error) or f"a write fails: {error}"
+        yield Check("Redis writes", "fault", detail, _remedy(str(error)))
+
+
+def _remedy(error: str) -> str:
+    match error.partition(" ")[0]:
+        case "MISCONF":
+            return "make room on its disk, and see its log"
+        case "NOREPLICAS":
+            return "bring its replicas back; min-replicas-to-write says how many it must have"
+    return "see its log"
+
+
+def judge_memory(memory: room.Memory) -> Check:
+    """Bytes used, and how many may be."""
+    if not memory.limit:
         remedy = "CONFIG SET maxmemory to what it may use, and the same in redis.conf"
-        detail = f"{_size(used)} used, and no limit: the kernel may end Redis when memory runs out"
+        detail = f"{_size(memory.used)} used, and no limit: the kernel may end Redis when memory runs out"
         return Check("Redis memory", "warning", detail, remedy)
-    share = used / limit
-    detail = f"{_size(used)} of {_size(limit)} used ({share:.0%})"
+    share = memory.used / memory.limit
+    detail = f"{_size(memory.used)} of {_size(memory.limit)} used ({share:.0%})"
+    if memory.waiting:
+        detail += f", {memory.once_sent / memory.limit:.0%} once all that waits is sent"
     remedy = "raise maxmemory (REDIS_MAXMEMORY for the embedded Redis), or: postrider purge"
-    if share >= FULL:
+    if memory.left <= 0:
         return Check("Redis memory", "fault", f"{detail}: nothing more is accepted", remedy)
     if share >= NEARLY:
-        detail += f": from {FULL:.0%} on nothing is accepted"
+        detail += f": from {room.FULL:.0%} on nothing is accepted"
         return Check("Redis memory", "warning", detail, remedy)
     return Check("Redis memory", "ok", detail)
 
@@ -259,7 +282,7 @@ def _backlog(client: redis.Redis) -> Check:
 
 
 def _named(name: str, state: State, fault: str) -> Check:
-    """What `embedded.check` found: it puts the remedy behind the last colon."""
+    """What `demands.check` found: it puts the remedy behind the last colon."""
     detail, _, remedy = fault.rpartition(": ")
     return Check(name, state, detail, remedy)
 

@@ -1,8 +1,7 @@
-"""The Redis that comes along: a server on a socket in DATA_DIR, for whoever names none; and the demands on any other."""
+"""The Redis that comes along: a server on a socket in DATA_DIR, for whoever names none."""
 
 import ctypes
 import fcntl
-import ipaddress
 import os
 import re
 import shutil
@@ -15,23 +14,16 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
-from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    NoPermissionError,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
 from redis.retry import Retry
 
+from postrider import link
 from postrider.errors import Misconfigured
 from postrider.settings import Settings
 
-OLDEST = (7, 0)
 SOCKET_PATH_MAX = 107  # sun_path holds 108 bytes, the last one NUL: unix(7)
 WRITTEN_BY = "redis.version"
 """File in DATA_DIR: the server that serves it, and its version."""
@@ -48,7 +40,7 @@ def find_server(data_dir: Path | None = None) -> Path:
 
     Never one that could not read what `data_dir` holds: another program's file, or a newer one's.
     """
-    program, at_least = _last_server(data_dir) if data_dir else ("", OLDEST)
+    program, at_least = _last_server(data_dir) if data_dir else ("", link.OLDEST)
     for name, path in _servers():
         if program in {"", name} and _version_of(path) >= at_least:
             return Path(path)
@@ -80,8 +72,8 @@ def _last_server(data_dir: Path) -> tuple[str, tuple[int, ...]]:
     try:
         program, version = (data_dir / WRITTEN_BY).read_text(encoding="utf-8").split()
     except (OSError, ValueError):
-        return "", OLDEST
-    return program, max(OLDEST, _numbers(version))
+        return "", link.OLDEST
+    return program, max(link.OLDEST, link.numbers(version))
 
 
 def preflight(settings: Settings) -> Path:
@@ -136,12 +128,14 @@ def run(settings: Settings) -> int:
 def wait_ready(settings: Settings, timeout_s: float) -> redis.Redis:
     """A client, once Redis answers. Raises Misconfigured when it does not; reading its file counts as an answer."""
     give_up_at = time.monotonic() + timeout_s
-    client = _client(settings)
+    client = link.connect(settings.redis_address, decode=True)
     while True:
         try:
             client.ping()
         except AuthenticationError as error:
-            raise Misconfigured(f"REDIS_URL: {_place(settings)} refuses us: {error}") from None
+            raise Misconfigured(
+                f"REDIS_URL: {link.place(settings.redis_address)} refuses us: {error}"
+            ) from None
         except BusyLoadingError:  # a big file takes minutes, and ends
             give_up_at = time.monotonic() + timeout_s
             time.sleep(0.05)
@@ -151,47 +145,11 @@ def wait_ready(settings: Settings, timeout_s: float) -> redis.Redis:
                     "start it, or correct REDIS_URL" if settings.redis_url else "see its own words"
                 )
                 raise Misconfigured(
-                    f"Redis at {_place(settings)} does not answer: {error}; {remedy}"
+                    f"Redis at {link.place(settings.redis_address)} does not answer: {error}; {remedy}"
                 ) from None
             time.sleep(0.05)
         else:
             return client
-
-
-def check(settings: Settings, client: redis.Redis) -> list[str]:
-    """Warnings about a Redis that answers; raises Misconfigured when it cannot keep what we promise."""
-    faults: list[str] = []
-    url = urlsplit(settings.redis_address)
-    if url.scheme != "unix" and not url.password and not _is_local(url.hostname or "localhost"):
-        faults.append(
-            f"REDIS_URL: {url.hostname} is another machine and the URL holds no password, so anyone"
-            " who reaches it reads and writes your messages: set requirepass there, and the password here"
-        )
-    version = str(client.info("server")["redis_version"])
-    if _numbers(version) < OLDEST:
-        faults.append(f"Redis {version} is too old: 7.0 or newer is needed")
-    try:
-        config = client.config_get("maxmemory-policy", "appendonly")
-    except (NoPermissionError, ResponseError):
-        config = None
-    if config:
-        if (policy := config.get("maxmemory-policy")) != "noeviction":
-            faults.append(
-                f"Redis has maxmemory-policy {policy}, which drops waiting messages when memory runs"
-                " out: CONFIG SET maxmemory-policy noeviction, and the same in redis.conf"
-            )
-        if config.get("appendonly") != "yes" and settings.durability != "none":
-            faults.append(
-                "Redis keeps no append-only file, so a restart loses messages: CONFIG SET appendonly yes,"
-                " and the same in redis.conf; or accept the loss with DURABILITY=none"
-            )
-    if faults:
-        raise Misconfigured(*faults)
-    if config:
-        return []
-    return [
-        "CONFIG is forbidden here: see to it that Redis has maxmemory-policy noeviction and appendonly yes"
-    ]
 
 
 def die_with_parent(by: signal.Signals) -> None:
@@ -229,7 +187,7 @@ def _become(server: Path, settings: Settings, lock: int) -> NoReturn:
         "daemonize": "no",
         "save": "",
         "appendonly": "yes",
-        "appendfsync": "everysec",
+        "appendfsync": _appendfsync(settings),
         "aof-load-truncated": "yes",
         "maxmemory": str(settings.redis_maxmemory or half_of_memory()),
         "maxmemory-policy": "noeviction",
@@ -249,6 +207,8 @@ def _watch(settings: Settings) -> int:
         signal.signal(each, lambda *_: stop.set())
     sys.stdout.write("Redis still serves this folder: adopted\n")
     sys.stdout.flush()
+    with suppress(RedisError):  # it was started with the settings of that day
+        _embedded_client(settings).config_set("appendfsync", _appendfsync(settings))
     while _is_served(settings):
         if stop.wait(POLL_S):
             with suppress(RedisError):
@@ -257,6 +217,10 @@ def _watch(settings: Settings) -> int:
                 time.sleep(POLL_S)
             return 0
     return 1
+
+
+def _appendfsync(settings: Settings) -> str:
+    return "always" if settings.durability == "always" else "everysec"
 
 
 def _is_served(settings: Settings) -> bool:
@@ -279,31 +243,6 @@ def _embedded_client(settings: Settings) -> redis.Redis:
     )
 
 
-def _client(settings: Settings) -> redis.Redis:
-    if settings.redis_url is None:
-        return _embedded_client(settings)
-    return redis.Redis.from_url(
-        settings.redis_address,
-        socket_timeout=2,
-        socket_connect_timeout=2,
-        decode_responses=True,
-        retry=Retry(NoBackoff(), 0),
-    )
-
-
-def _place(settings: Settings) -> str:
-    """The address without its password."""
-    url = urlsplit(settings.redis_address)
-    return url.path if url.scheme == "unix" else url.netloc.rpartition("@")[2]
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
 def _version_of(server: str) -> tuple[int, ...]:
     """What `--version` says; (0,) when it cannot even say that."""
     try:
@@ -313,8 +252,4 @@ def _version_of(server: str) -> tuple[int, ...]:
     except (OSError, subprocess.SubprocessError):
         return (0,)
     found = re.search(r"v=(\d+(?:\.\d+)+)", told)
-    return _numbers(found[1]) if found else (0,)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    return link.numbers(found[1]) if found else (0,)

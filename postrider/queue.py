@@ -1,7 +1,7 @@
 """RQ and rq-scheduler: the names they give things, and our workers in their books. The only importer of both."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import redis
 from rq import Queue, Worker
@@ -16,7 +16,7 @@ DELIVER = "jobs.deliver"
 
 
 def prepare(client: redis.Redis) -> None:
-    """Puts our queues where RQ's tools look for them, before anything is queued."""
+    """Puts our queues where RQ's tools look for them, before anything is queued. Fails where any write would."""
     client.sadd(
         Queue.redis_queues_keys, *(Queue(name, connection=client).key for name in QUEUES.values())
     )
@@ -78,4 +78,5 @@ class Registration:
         try:
             yield
         finally:
-            self._worker.register_death()  # type: ignore[no-untyped-call]
+            with suppress(*ERRORS):  # then it lapses, as a killed one does
+                self._worker.register_death()  # type: ignore[no-untyped-call]

@@ -8,9 +8,8 @@ import zoneinfo
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-import redis
 from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
@@ -25,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from postrider import link
 from postrider.errors import Misconfigured
 
 DAY_S = 86_400
@@ -51,22 +51,12 @@ def _switch(value: object) -> object:
 
 
 def _redis_url(url: SecretStr | None) -> SecretStr | None:
-    if url and not _is_redis_url(url.get_secret_value()):
+    if url and not link.can_be_read(url.get_secret_value()):
         raise ValueError(
-            "cannot be read; write it as redis://:PASSWORD@HOST:6379, in the password %23 for #, %2F for /"
+            "cannot be read; write it as redis://:PASSWORD@HOST:6379, or, with Sentinel, as"
+            " redis+sentinel://:PASSWORD@HOST1:26379,HOST2:26379/SERVICE; in the password %23 for #, %2F for /"
         )
     return url
-
-
-def _is_redis_url(url: str) -> bool:
-    """Never raises: redis-py's words may hold a part of the password."""
-    try:
-        redis.ConnectionPool.from_url(url)  # which connects to nothing yet
-        parts = urlsplit(url)
-    except ValueError:
-        return False
-    # A # or / cuts a password short, and what is left may pass for a host and port.
-    return parts.scheme == "unix" or "@" not in parts.path + parts.query + parts.fragment
 
 
 def _host_port(bind: str) -> str:
@@ -118,9 +108,9 @@ class Settings(BaseModel):
 
     # Redis
     redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = None
-    """`redis://`, `rediss://` or `unix://`; unset: an embedded one."""
-    durability: Literal["everysec", "none"] = "everysec"
-    """`everysec`: an append-only file is demanded; `none`: a Redis without one is accepted."""
+    """`redis://`, `rediss://`, `unix://` or `redis+sentinel://`; unset: an embedded one."""
+    durability: Literal["always", "everysec", "none"] = "everysec"
+    """`everysec`: an append-only file is demanded; `always`: a 200 waits until it is on disk; `none`: no file will do."""
     redis_maxmemory: PositiveInt | None = None
     """Bytes the embedded Redis may use; unset: half of the memory."""
 

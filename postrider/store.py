@@ -15,12 +15,11 @@ from importlib import resources
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry as RedisRetry
 
 from messengers.base import Person
-from postrider import records
+from postrider import link, records
 from postrider.errors import Unavailable
+from postrider.fsync import Fsync
 from postrider.model import (
     BUCKET,
     LETTERS,
@@ -31,6 +30,7 @@ from postrider.model import (
     NewMessage,
     Verdict,
 )
+from postrider.room import Room, size_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,19 +45,7 @@ PEOPLE_KEPT = 1_000
 NOTES_KEPT = 10_000
 
 Listed = tuple[Delivery, Message]
-_REFUSALS = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError)
 _WRITE, _COMMIT, _ARM = 1, 2, 4  # the phases of accept.lua
-
-
-def connect(url: str, *, answer_within_s: float = 2.0) -> redis.Redis:
-    """A client that fails fast: nothing is sent twice behind our back, no wait is without limit."""
-    return redis.Redis.from_url(
-        url,
-        socket_timeout=answer_within_s,
-        socket_connect_timeout=answer_within_s,
-        retry=RedisRetry(NoBackoff(), 0),
-        health_check_interval=0,
-    )
 
 
 def _unavailable_when_redis_is(method: Callable[P, R]) -> Callable[P, R]:
@@ -67,14 +55,10 @@ def _unavailable_when_redis_is(method: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return method(*args, **kwargs)
-        except (redis.ConnectionError, redis.TimeoutError) as error:
-            raise Unavailable("Redis does not answer; try again") from error
-        except _REFUSALS as error:
-            raise Unavailable(f"Redis takes no writes: {str(error)[:100]}") from error
-        except redis.ResponseError as error:
-            if str(error).startswith(("BUSY", "MISCONF", "NOREPLICAS")):
-                raise Unavailable(f"Redis takes no writes: {str(error)[:100]}") from error
-            raise
+        except redis.RedisError as error:
+            if (why := link.why_unavailable(error)) is None:
+                raise
+            raise Unavailable(why) from error
 
     return wrapped
 
@@ -84,6 +68,8 @@ def _committing() -> Iterator[None]:
     """Around the commit: when Redis goes away in it, nobody can say whether the message was accepted."""
     try:
         yield
+    except link.NOT_DONE:
+        raise
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise Unavailable(
             "Redis went away while the message was accepted; it may or may not be",
@@ -126,10 +112,14 @@ class Counts:
 
 
 class Store:
-    """The records, indexes and claims in one Redis."""
+    """The records, indexes and claims in one Redis. `fsynced`: what is accepted is on disk."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, *, fsynced: bool = False) -> None:
         self.redis = client
+        self.room = Room(client)
+        self._commit: Callable[..., Any] = (
+            Fsync(client).command if fsynced else client.execute_command
+        )
         folder = resources.files("postrider") / "lua"
         lib = "".join((folder / name).read_text() for name in ("_lib.lua", "_accounts.lua"))
         self._scripts = {
@@ -143,11 +133,13 @@ class Store:
         }
 
     def _run(self, script: str, *args: str | float | bytes) -> Any:
-        client: Any = self.redis
+        return self._run_by(self.redis.execute_command, script, *args)
+
+    def _run_by(self, command: Callable[..., Any], script: str, *args: str | float | bytes) -> Any:
         try:
-            return client.evalsha(self._shas[script], 0, *args)
+            return command("EVALSHA", self._shas[script], 0, *args)
         except redis.exceptions.NoScriptError:
-            return client.eval(self._scripts[script], 0, *args)
+            return command("EVAL", self._scripts[script], 0, *args)
 
     @_unavailable_when_redis_is
     def now(self) -> datetime:
@@ -179,10 +171,14 @@ class Store:
         written = [records.record(recipient, new.priority) for recipient in new.recipients]
 
         def step(phases: int, first: int, count: int, *more: str | float) -> None:
-            if self._run("accept", phases, message_id, deadline, due, first, count, *more) != b"ok":
+            command = self._commit if phases & _COMMIT else self.redis.execute_command
+            words = (phases, message_id, deadline, due, first, count, *more)
+            if self._run_by(command, "accept", *words) != b"ok":
                 raise Unavailable("Redis was too slow to take it; nothing was accepted")
 
         fields = records.message_fields(message)
+        texts = sum(len(text.encode()) for text in (*fields, *written))
+        self.room.demand(size_of(texts, message.total))
         if message.total <= CHUNK:
             with _committing():
                 step(_WRITE | _COMMIT | _ARM, 0, message.total, len(fields), *fields, *written)
@@ -190,6 +186,7 @@ class Store:
         fields += ["armed", "0"]
         for first in range(0, message.total, CHUNK):
             part = written[first : first + CHUNK]
+            self.room.demand()  # others may have taken it meanwhile
             step(_WRITE, first, len(part), len(fields), *fields, *part)
             fields = []
         with _committing():

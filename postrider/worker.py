@@ -24,16 +24,15 @@ from functools import partial
 from typing import TypeVar
 
 import redis
-import redis.asyncio
 import uvloop
 
 from messengers.base import NoReply, Reply
-from postrider import queue
+from postrider import link, queue
 from postrider.errors import Unavailable
 from postrider.model import Claim, Verdict
 from postrider.service import LEASE_S, Exchange, Service, open_accounts
 from postrider.settings import Settings
-from postrider.store import WAKE, Claimed, Store, connect
+from postrider.store import WAKE, Claimed, Store
 from postrider.transport import Concurrent
 from postrider.verdicts import handed_back
 
@@ -59,6 +58,8 @@ ASK_AFTER_S = 0.002
 """Free places are filled when a quarter of them is free, or after this time."""
 GARBAGE = 50_000
 """Objects between two looks for cycles: what a delivery leaves behind holds none."""
+SILENCE_S = 5
+"""Seconds without a word on the channel after which Redis has to say that it is still there."""
 
 
 def run(settings: Settings) -> int:
@@ -72,11 +73,23 @@ def run(settings: Settings) -> int:
     faulthandler.register(signal.SIGPROF, chain=True)
     gc.freeze()
     gc.set_threshold(GARBAGE, 20, 50)
-    with connect(settings.redis_address) as client:
-        queue.prepare(client)
+    with link.connect(settings.redis_address) as client:
+        while not _prepared(client):
+            if signal.sigtimedwait(STOPS, REDIS_AWAY_S):
+                return 0
         registration = queue.Registration(client)
         with registration.alive():
             return uvloop.run(_Worker(settings, client, registration).work())
+
+
+def _prepared(client: redis.Redis) -> bool:
+    """Whether Redis takes writes; none of a worker's can be done before."""
+    try:
+        queue.prepare(client)
+    except queue.ERRORS as error:
+        log.warning("Redis is not ready for a worker: %s", error)
+        return False
+    return True
 
 
 class _Worker:
@@ -310,13 +323,22 @@ class _Worker:
         while not self.stopping.is_set():
             with suppress(redis.RedisError, OSError):
                 async with (
-                    redis.asyncio.Redis.from_url(self.settings.redis_address) as client,
+                    await link.connect_async(self.settings.redis_address) as client,
                     client.pubsub(ignore_subscribe_messages=True) as channel,
                 ):
                     await channel.subscribe(WAKE)
-                    while not self.stopping.is_set():
+                    silent_s = 0
+                    # After a failover a connection to the old master may stay, and stay silent.
+                    while silent_s < 2 * SILENCE_S and not self.stopping.is_set():
                         message = await channel.get_message(timeout=1)
-                        if message and float(message["data"]) < self.looks_at:
+                        silent_s = 0 if message else silent_s + 1
+                        if silent_s == SILENCE_S:
+                            await channel.ping()
+                        if (
+                            message
+                            and message["type"] == "message"
+                            and float(message["data"]) < self.looks_at
+                        ):
                             self.woken.set()
             await asyncio.sleep(REDIS_AWAY_S)
 

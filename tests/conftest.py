@@ -20,9 +20,10 @@ import requests
 from werkzeug.serving import make_server
 
 from postrider import cli, embedded
+from postrider.link import connect
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
-from postrider.store import Store, connect
+from postrider.store import Store
 from postrider.web import create_app
 from tests.fake import FakeMessenger
 
@@ -32,6 +33,10 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 POSTRIDER = BIN / "postrider"
 CTRL_C = b"\x03"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="the long form of tests/reliability")
 
 
 def pytest_sessionfinish() -> None:

@@ -11,6 +11,7 @@ import redis
 from messengers.base import Person
 from postrider import diagnosis
 from postrider.diagnosis import Check, Report
+from postrider.room import Memory
 from postrider.service import Service
 from tests.conftest import redis_with
 from tests.fake import Answer, FakeMessenger, introduces_itself, says
@@ -276,9 +277,15 @@ def test_deliveries_that_are_late_or_unknown(examine: Examine, client: redis.Red
     ],
 )
 def test_memory_is_judged_by_its_limit(used: int, limit: int, state: str, detail: str) -> None:
-    check = diagnosis.judge_memory(used, limit)
+    check = diagnosis.judge_memory(Memory(used, limit, waiting=0))
     assert check.state == state
     assert check.detail.startswith(detail)
+
+
+def test_memory_counts_what_waiting_deliveries_will_take() -> None:
+    check = diagnosis.judge_memory(Memory(60_000_000, 100_000_000, waiting=100_000))
+    assert check.state == "fault"
+    assert "(60%), 92% once all that waits is sent: nothing more is accepted" in check.detail
 
 
 @pytest.mark.parametrize(

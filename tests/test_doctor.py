@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from messengers.base import Person
+from postrider.link import connect
 from postrider.service import Service
-from postrider.store import connect
 from tests.conftest import AtTerminal, Postrider, Start, redis_with, wait_until
 from tests.fake import Answer, Call, FakeMessenger, introduces_itself, says
 

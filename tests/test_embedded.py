@@ -11,7 +11,7 @@ import time
 import pytest
 import redis
 
-from postrider import embedded
+from postrider import demands, embedded
 from postrider.errors import Misconfigured
 from postrider.settings import Settings
 from tests.conftest import POSTRIDER
@@ -88,7 +88,7 @@ def server(tmp_path):
 
 def demand(of):
     with embedded.wait_ready(of, 15) as client:
-        return embedded.check(of, client)
+        return demands.check(of, client)
 
 
 def fake_server(folder, version):
@@ -313,7 +313,7 @@ def test_another_machine_without_a_password_is_refused(server):
         embedded.wait_ready(of, 15) as client,
         pytest.raises(Misconfigured, match=r"10\.0\.0\.1 is another machine"),
     ):
-        embedded.check(settings(redis_url="redis://10.0.0.1:6379"), client)
+        demands.check(settings(redis_url="redis://10.0.0.1:6379"), client)
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_another_machine_without_a_password_is_refused(server):
 def test_this_machine_and_a_password_are_enough(server, url):
     of = server("--appendonly", "yes")
     with embedded.wait_ready(of, 15) as client:
-        assert embedded.check(settings(redis_url=url), client) == []
+        assert demands.check(settings(redis_url=url), client) == []
 
 
 def test_one_that_never_answers_is_named_without_its_password():

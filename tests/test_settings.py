@@ -98,6 +98,16 @@ def test_a_rejected_secret_does_not_show_in_the_fault() -> None:
         "redis://:123/secret@h",
         "redis://:123?secret@h",
         "redis://[planted",
+        "redis://:planted@h?surprise=secret",
+        "redis+sentinel://:planted@h1:26379,h2:26379",
+        "redis+sentinel://:planted@/service",
+        "redis+sentinel://:planted@h1:99999/service",
+        "redis+sentinel://:planted@h1,,h2/service",
+        "redis+sentinel://:planted@h1/ser vice",
+        "redis+sentinel://:planted@h1/service/secret",
+        "redis+sentinel://:planted#secret@h1/service",
+        "redis+sentinel://:123/secret@h1/service",
+        "redis+sentinel://:planted@h1/service?surprise=secret",
     ],
 )
 def test_a_redis_url_that_cannot_be_read_shows_nothing_of_its_password(url: str) -> None:
@@ -109,10 +119,27 @@ def test_a_redis_url_that_cannot_be_read_shows_nothing_of_its_password(url: str)
 
 @pytest.mark.parametrize(
     "url",
-    ["redis://:p%23%2Fw@h:6379/1", "rediss://u:p@h", "unix://u:p@/run/s.sock", "unix:///at@s.sock"],
+    [
+        "redis://:p%23%2Fw@h:6379/1",
+        "rediss://u:p@h",
+        "unix://u:p@/run/s.sock",
+        "unix:///at@s.sock",
+        "redis+sentinel://h/service",
+        "rediss+sentinel://u:p%2Fw@h1:1,[::1]:2,10.0.0.1/my-service.1/3?sentinel_password=p&ssl_check_hostname=no",
+    ],
 )
 def test_a_redis_url_that_can_be_read_is_taken(url: str) -> None:
     assert Settings.from_env({"REDIS_URL": url}, None).redis_address == url
+
+
+@pytest.mark.parametrize("durability", ["always", "everysec", "none"])
+def test_durability_is_one_of_three(durability: str) -> None:
+    assert Settings.from_env({"DURABILITY": durability}, None).durability == durability
+
+
+def test_a_durability_unheard_of_is_refused() -> None:
+    with pytest.raises(Misconfigured, match=r"^DURABILITY: "):
+        Settings.from_env({"DURABILITY": "maybe"}, None)
 
 
 def test_an_env_file_that_is_not_utf_8_is_refused(

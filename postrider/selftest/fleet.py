@@ -16,8 +16,8 @@ from typing import Self
 
 from postrider import queue
 from postrider.errors import Misconfigured
+from postrider.link import connect
 from postrider.settings import Settings
-from postrider.store import connect
 
 RUN = ("import sys; from postrider.cli import main; sys.exit(main())",)
 POLL_S = 0.05

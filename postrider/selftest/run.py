@@ -12,12 +12,13 @@ from pathlib import Path
 
 from postrider import embedded
 from postrider.errors import Misconfigured
+from postrider.link import connect
 from postrider.selftest.balance import Balance, read, wait_until_still, weigh
 from postrider.selftest.fake import Answer, Call, FakeMessenger, says, yes
 from postrider.selftest.fleet import Fleet, free_port, private_env
 from postrider.selftest.load import Load
 from postrider.settings import Settings
-from postrider.store import Store, connect
+from postrider.store import Store
 
 WORKERS = 3
 SETTINGS = {

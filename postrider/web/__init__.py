@@ -8,11 +8,11 @@ import time
 from apiflask import APIFlask
 from flask import Flask, Response
 
-from postrider import queue
+from postrider import link, queue
 from postrider.errors import Misconfigured, Unavailable
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
-from postrider.store import Store, connect
+from postrider.store import Store
 from postrider.web import dashboard, health, hooks, problems, simple
 from postrider.web.auth import Gate
 from postrider.web.strict_json import StrictJSONProvider
@@ -35,8 +35,9 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     """
     if settings.api_password is None:
         raise Misconfigured("API_PASSWORD is not set: write one into .env, or let ./run.sh make it")
-    client = connect(settings.redis_address)
-    service = Service(Store(client), settings, open_accounts(settings))
+    client = link.connect(settings.redis_address)
+    store = Store(client, fsynced=settings.durability == "always")
+    service = Service(store, settings, open_accounts(settings))
     app = APIFlask(
         "postrider.web",
         title="Postrider",
@@ -62,7 +63,7 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     problems.register(app)
     gate = Gate(settings)
     app.register_blueprint(simple.blueprint(service, gate))
-    app.register_blueprint(health.blueprint(client))
+    app.register_blueprint(health.blueprint(service))
     app.register_blueprint(hooks.blueprint(service))
     app.register_blueprint(dashboard.blueprint(service, gate))
 

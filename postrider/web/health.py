@@ -1,4 +1,4 @@
-"""/healthz: this process answers. /readyz: and a message posted now would be sent."""
+"""/healthz: this process answers. /readyz: and a message posted now would be taken, and sent."""
 
 from typing import Any
 
@@ -6,14 +6,17 @@ import redis
 from apiflask import APIBlueprint
 from flask import Response, jsonify
 
-from postrider import queue
+from postrider import link, queue
+from postrider.errors import Unavailable
+from postrider.service import Service
 from postrider.web import problems
 
 
-def blueprint(client: redis.Redis) -> APIBlueprint:
+def blueprint(service: Service) -> APIBlueprint:
     """Both routes; open to all, and telling no more than yes or what is missing."""
     bp = APIBlueprint("health", __name__, tag="Health")
     healthy: dict[int, Any] = {200: {"description": "Yes"}}
+    store = service.store
 
     @bp.get("/healthz")
     @bp.doc(summary="Does this process answer?", responses=healthy)
@@ -24,10 +27,12 @@ def blueprint(client: redis.Redis) -> APIBlueprint:
     @bp.doc(summary="Would a message be sent?", responses=healthy | problems.documented(503))
     def readyz() -> Response:
         try:
-            if not queue.any_worker(client):
-                return problems.answer(503, "no worker is running")
-        except queue.ERRORS:
-            return problems.answer(503, "Redis does not answer")
+            queue.prepare(store.redis)  # a write that changes nothing
+            store.room.demand()
+            if not queue.any_worker(store.redis):
+                raise Unavailable("no worker is running")
+        except redis.RedisError as error:
+            raise Unavailable(link.why_unavailable(error) or "Redis fails a call") from error
         return jsonify(status="ready")
 
     return bp

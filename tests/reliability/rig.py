@@ -11,13 +11,14 @@ from pathlib import Path
 
 import redis
 
+from postrider.link import connect
 from postrider.model import NewMessage, Recipient
 from postrider.selftest.balance import COLUMNS, Balance, read, share, wait_until_still, weigh
 from postrider.selftest.fake import FakeMessenger
 from postrider.selftest.fleet import Fleet, Member
 from postrider.selftest.load import Post, Recipients
 from postrider.service import Service, open_accounts
-from postrider.store import Store, connect
+from postrider.store import Store
 from tests.conftest import wait_until
 
 

@@ -10,12 +10,12 @@ from typing import Self
 import pytest
 
 from postrider import queue
+from postrider.link import connect
 from postrider.model import NewMessage, Recipient, State
 from postrider.selftest.balance import read, share
 from postrider.selftest.fake import FakeMessenger
 from postrider.selftest.fleet import Fleet
 from postrider.service import Service
-from postrider.store import connect
 from tests.conftest import ROOT, wait_until
 from tests.reliability.poisoned_worker import DEADLY, Poison
 from tests.reliability.rig import Rig

@@ -1,0 +1,82 @@
+"""DURABILITY=always: a script is run, and its answer given, once Redis has on disk what it wrote.
+
+How Redis is asked to say so is settled once; that it did say so is looked at each time, so that a failover to another
+version, or other settings there, never passes for a yes.
+"""
+
+from contextlib import suppress
+from typing import Any
+
+import redis
+
+from postrider import link
+from postrider.errors import Unavailable
+
+WAIT_MS = 1_500
+"""Less than a client waits; under `appendfsync everysec` it takes up to 1 s."""
+
+
+class _WaitAof:
+    """Since 7.2. On the connection that wrote: on another it would answer at once."""
+
+    def ask(self, pipe: Any) -> None:
+        pipe.waitaof(1, 0, WAIT_MS)
+
+    def is_yes(self, told: object) -> bool:
+        match told:
+            case [int(fsynced), *_]:
+                return fsynced == 1
+        return False
+
+
+class _AppendFsync:
+    """Before 7.2. With `always` Redis answers nobody before it has written and fsynced."""
+
+    def ask(self, pipe: Any) -> None:
+        pipe.config_get("appendfsync")
+
+    def is_yes(self, told: object) -> bool:
+        if isinstance(
+            told, redis.ResponseError
+        ):  # CONFIG is forbidden; a warning at the start said so
+            return True
+        return told == {"appendfsync": "always"}
+
+
+class Fsync:
+    """Commands whose effects are on disk when they are answered."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+        self._question: _WaitAof | _AppendFsync | None = None
+
+    def command(self, *words: Any) -> Any:
+        """The command's own answer. Raises its errors, and Unavailable when nobody says that it is on disk."""
+        question = self._question or self._settle()
+        pipe: Any = self._redis.pipeline(transaction=False)
+        pipe.execute_command(*words)
+        question.ask(pipe)
+        answer, told = pipe.execute(raise_on_error=False)
+        if isinstance(answer, Exception):
+            raise answer
+        if question.is_yes(told):
+            self._question = question
+            return answer
+        self._question = None
+        raise Unavailable(
+            "Redis did not say in time that the message is on disk; it may or may not be accepted",
+            accepted_unknown=True,
+        )
+
+    def _settle(self) -> _WaitAof | _AppendFsync:
+        client: Any = self._redis
+        version = str(client.info("server")["redis_version"])
+        if link.numbers(version) >= link.WAITAOF_SINCE:
+            return _WaitAof()
+        found = _AppendFsync()
+        with suppress(redis.ResponseError):
+            if not found.is_yes(client.config_get("appendfsync")):
+                raise Unavailable(
+                    f"Redis {version} cannot say when a message is on disk; nothing was accepted"
+                )
+        return found
