@@ -33,8 +33,8 @@ def test_a_rolling_restart_is_noticed_by_nobody(
     messages a second are posted.
 
     Lost 0, silent doubles 0 and, as no worker is killed, no doubles at all; no POST is answered with a 5xx. A 400 may be:
-    while new processes start, a POST can wait until its time is over, and is then posted anew. So may a connection that
-    is closed without an answer, one for each renewal at most: what gunicorn had taken and not read when it renewed.
+    while new processes start, a POST can wait until its time is over, and is then posted anew. Of POSTs
+    without any answer there is one for each renewal at most; on a machine without other work there was none.
     """
     rounds = 30 if long else 2
     messenger.script = takes_its_time(random.Random(rig.dice.random()))
