@@ -1,18 +1,24 @@
 """`postrider selftest` as a user runs it, and the balance it draws, held against losses and doubles made by hand."""
 
+import signal
+import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from postrider.model import Attempt, Delivery, Recipient, State
+from postrider.selftest import lines, verdict
 from postrider.selftest.balance import Balance, Found, share, weigh
 from postrider.selftest.fake import Call
-from postrider.selftest.fleet import Kill, private_env
+from postrider.selftest.fleet import Fleet, Kill, private_env
 from postrider.selftest.load import Post, Recipients
-from tests.conftest import AtTerminal, Postrider
+from postrider.selftest.run import Plan, Result
+from tests.conftest import POSTRIDER, AtTerminal, Postrider, wait_until
 
 AT = 1_800_000_000.0
 ANA = Recipient("42", "telegram")
@@ -102,6 +108,29 @@ def test_it_knows_nothing_of_the_service_around_it(
     env = private_env(tmp_path, 5001, {})
     assert not {"REDIS_URL", "TELEGRAM_BOT_TOKEN_FILE", "VIBER_AUTH_TOKEN"} & env.keys()
     assert env["DATA_DIR"] == str(tmp_path / "data")
+
+
+def test_a_fleet_restarts_what_is_killed_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with Fleet(tmp_path, private_env(tmp_path, 5001, {})) as fleet:
+        killed, ended = (fleet.start("api", "sleep", "600") for _ in range(2))
+        first = killed.pid
+        fleet.kill(killed)
+        wait_until(lambda: killed.pid != first, 5, "another process")
+        fleet.end(ended)
+        assert fleet.named("api") == [killed]
+        assert [kill.name for kill in fleet.kills] == ["api"]
+    assert killed.process.returncode == ended.process.returncode == -signal.SIGTERM
+
+
+def test_ctrl_c_ends_all_of_it(temporary: Path) -> None:
+    process = subprocess.Popen([POSTRIDER, "selftest"], stdout=subprocess.PIPE, text=True)
+    wait_until(lambda: list(temporary.glob("*/processes.log")), 15, "its processes")
+    (folder,) = temporary.iterdir()
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out.startswith("seed ")
+    assert not folder.exists()
 
 
 def test_recipients_are_never_given_twice() -> None:
@@ -198,6 +227,16 @@ def test_what_was_refused_and_is_sent_all_the_same_breaks_the_balance() -> None:
 def test_an_orphan_is_picked_up_with_its_next_attempt() -> None:
     tries = (attempt(AT - 5, "retry"), attempt(AT + 17, "unclear"), attempt(AT + 18))
     assert drawn(attempts=tries, kills=(Kill(AT, "worker", ("x-0",)),)).orphans_s == [17.0]
+
+
+def test_a_broken_promise_is_marked_and_says_what_to_do_next(tmp_path: Path) -> None:
+    result = Result(drawn(state=None, calls=()), Counter(worker=3), 0, still=True, took_s=9.0)
+    broken = [name for well, name, _ in lines(Plan(1, 9, 3, 7), result) if well is False]
+    assert broken == ["accepted deliveries", "lost"]
+    told = str(verdict(result, tmp_path))
+    assert told.startswith("A promise was broken. That is a fault of Postrider: report it")
+    assert str(tmp_path / "processes.log") in told
+    assert str(verdict(replace(result, still=False), tmp_path)).startswith("Something waits")
 
 
 def test_shares_of_values() -> None:

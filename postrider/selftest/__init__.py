@@ -86,8 +86,8 @@ def selftest(args: argparse.Namespace) -> int:
         else:
             result = run(plan, folder, _in_silence)
         keep = not result.balance.ok
-        _print(console, list(_lines(plan, result)))
-        console.print(_verdict(result, folder), soft_wrap=True)
+        _print(console, list(lines(plan, result)))
+        console.print(verdict(result, folder), soft_wrap=True)
     except KeyboardInterrupt:
         return 130
     except BaseException:
@@ -103,18 +103,18 @@ def _in_silence(_: str) -> None:
     """Nobody watches: a log has no use for progress."""
 
 
-def _print(console: Console, lines: list[Line]) -> None:
+def _print(console: Console, told: list[Line]) -> None:
     if not console.is_terminal:
-        sys.stdout.writelines(f"{name:22}{value}\n" for _, name, value in lines)
+        sys.stdout.writelines(f"{name:22}{value}\n" for _, name, value in told)
         return
     table = Table.grid(padding=(0, 2))
-    for well, name, value in lines:
+    for well, name, value in told:
         mark = Text("") if well is None else Text("✓", "green") if well else Text("✗", "bold red")
         table.add_row(mark, Text(name, "bold"), Text(value, "" if well is not False else "red"))
     console.print("", table, "")
 
 
-def _lines(plan: Plan, result: Result) -> Iterator[Line]:
+def lines(plan: Plan, result: Result) -> Iterator[Line]:
     """The balance, one figure each."""
     b = result.balance
     doubt = f"; {b.in_doubt} of them without an answer to their client" if b.in_doubt else ""
@@ -146,7 +146,8 @@ def _some(keys: Sequence[Key]) -> str:
     return f"{len(keys)}{f': {shown}' if shown else ''}{' …' if len(keys) > 5 else ''}"
 
 
-def _verdict(result: Result, folder: Path) -> Text:
+def verdict(result: Result, folder: Path) -> Text:
+    """The last words; after a failure, what to do next."""
     if result.balance.ok:
         return Text("Nothing was lost, and nothing was doubled in silence.", "bold green")
     what = "Something waits and moves no more" if not result.still else "A promise was broken"

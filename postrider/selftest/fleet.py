@@ -51,13 +51,12 @@ def free_port() -> int:
 
 @dataclass(eq=False, slots=True)
 class Member:
-    """One process of the fleet. `name` is redis, api or worker; `kept`: it is started again when it dies."""
+    """One process of the fleet. `name` is redis, api or worker."""
 
     name: str
     command: tuple[str, ...]
     env: dict[str, str]
     process: subprocess.Popen[bytes]
-    kept: bool = True
 
     @property
     def pid(self) -> int:
@@ -93,8 +92,6 @@ class Fleet:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for member in self.members:
-            member.kept = False
         try:
             self.end(*(m for m in self.members if m.name != "redis"))
             self.end(*(m for m in self.members if m.name == "redis"))
@@ -130,21 +127,20 @@ class Fleet:
 
     def _keep(self) -> None:
         while not self._over.wait(POLL_S):
-            with self._lock:
-                members = list(self.members)
-            for member in members:
-                if member.kept and member.process.poll() is not None:
-                    member.process = self._spawn(member.command, member.env)
+            with self._lock:  # what is told to end meanwhile must not come back
+                for member in self.members:
+                    if member.process.poll() is not None:
+                        member.process = self._spawn(member.command, member.env)
 
     def named(self, name: str) -> list[Member]:
         """Its members of that name."""
         return [member for member in self.members if member.name == name]
 
-    def kill(self, member: Member, *, whole: bool = True) -> Kill:
-        """SIGKILL, to all its processes or only the first; tells what it held. The keeper starts it again."""
+    def kill(self, member: Member) -> Kill:
+        """SIGKILL, to its children, too; tells what it held. The keeper starts it again."""
         pid, at = member.pid, time.time()
         with suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL) if whole else os.kill(pid, signal.SIGKILL)
+            os.killpg(pid, signal.SIGKILL)
         held = self.held_by(pid) if member.name == "worker" else ()
         self.kills.append(kill := Kill(at, member.name, held))
         return kill
@@ -164,12 +160,11 @@ class Fleet:
                 return tuple("-".join(job.split("-")[:2]) for job in jobs)
 
     def end(self, *members: Member) -> None:
-        """SIGTERM, to all of them at once, and no return; SIGKILL for those that do not heed it."""
+        """SIGTERM, to all of them at once, and none comes back; SIGKILL for those that do not heed it."""
         give_up_at = time.monotonic() + STOP_S
         with self._lock:
             self.members = [member for member in self.members if member not in members]
         for member in members:
-            member.kept = False
             if member.process.poll() is None:
                 member.process.send_signal(signal.SIGTERM)
                 member.process.send_signal(signal.SIGCONT)  # a frozen one hears nothing
