@@ -24,6 +24,7 @@ from messengers.base import (
 )
 from postrider import demands, embedded, link, queue, room
 from postrider.errors import Misconfigured, Unavailable
+from postrider.records import account_key
 from postrider.service import RESCUE_AFTER_S, open_accounts
 from postrider.settings import Settings
 from postrider.store import Store
@@ -95,6 +96,7 @@ def examine(about_to: Callable[[str], None] = lambda _: None) -> Report:
         with link.connect(settings.redis_address) as client:
             report.checks += _redis(settings)
             report.checks += [_workers(settings, client), _backlog(client)]
+            report.checks += _pauses(client, [account_key(*key) for key in accounts])
             for (service, account), adapter in accounts.items():
                 if isinstance(adapter, KnowsPeople | Webhook):
                     name = f"{service}/{account}"
@@ -279,6 +281,17 @@ def _backlog(client: redis.Redis) -> Check:
         detail = f"{counts.held} unknown: they may have arrived; {detail}"
         return Check("deliveries", "warning", detail, "postrider finished lists them")
     return Check("deliveries", "ok", detail)
+
+
+def _pauses(client: redis.Redis, accounts: Sequence[str]) -> Iterator[Check]:
+    """Accounts whose deliveries wait, because their messenger asked for it or does not answer."""
+    for account, (until, why) in Store(client).pauses(accounts).items():
+        yield Check(
+            account,
+            "warning",
+            f"sends nothing before {until:%Y-%m-%d %H:%M:%S} UTC: {why}",
+            "nothing, if that will pass: it goes on by itself, and no delivery loses a try",
+        )
 
 
 def _named(name: str, state: State, fault: str) -> Check:

@@ -251,6 +251,13 @@ def test_an_embedded_redis_that_is_away(examine: Examine) -> None:
     assert_fault(examine(REDIS_URL=None), "Redis", "does not answer", "./run.sh starts it")
 
 
+def test_an_account_that_has_to_wait_says_why(examine: Examine, client: redis.Redis) -> None:
+    client.hset("pr:account:viber", mapping={"until": "1900000000", "why": "Too Many Requests"})
+    [found] = [check for check in examine().checks if "sends nothing" in check.detail]
+    assert (found.name, found.state) == ("viber", "warning")
+    assert found.detail == "sends nothing before 2030-03-17 17:46:40 UTC: Too Many Requests"
+
+
 def test_no_worker(examine: Examine) -> None:
     assert_fault(examine(), "workers", "none is alive", "./run.sh starts them")
     assert_fault(
