@@ -15,12 +15,12 @@ from tests.reliability.rig import Rig, children
 
 
 def test_no_message_is_stored_in_part(rig: Rig, long: bool) -> None:
-    """kill -9 of the API, all of it or one of its processes, 6 times (long: 60) while three clients post 1,000 and 2,500
+    """kill -9 of the API, all of it or one of its processes, 4 times (long: 60) while three clients post 1,000 and 2,500
     recipients at a time.
 
     Stored in part 0; what a client was told is accepted is there, whole; no record is left that no list shows.
     """
-    kills = 60 if long else 6
+    kills = 60 if long else 4
     rig.start(api=True)
     load = Load(rig.fleet, rig.dice)
     over = threading.Event()
