@@ -28,12 +28,12 @@ import uvloop
 
 from messengers.base import NoReply, Reply
 from postrider import link, queue
+from postrider.curl import Concurrent
 from postrider.errors import Unavailable
 from postrider.model import Claim, Verdict
 from postrider.service import LEASE_S, Exchange, Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import WAKE, Claimed, Store
-from postrider.transport import Concurrent
 from postrider.verdicts import handed_back
 
 T = TypeVar("T")

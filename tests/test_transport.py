@@ -17,7 +17,8 @@ import pytest
 from messengers.base import NoReply, Note, Reply, Request
 from messengers.sandbox import FAILURES
 from postrider import transport
-from postrider.transport import MAX_REPLY, Blocking, Concurrent
+from postrider.curl import Concurrent
+from postrider.transport import MAX_REPLY, Blocking
 from tests.fake import Answer, FakeMessenger
 
 Send = Callable[[Request | Note], Reply | NoReply]
