@@ -20,6 +20,8 @@ from postrider.errors import Misconfigured
 from postrider.settings import Settings
 
 READY_WAIT_S = 30
+REDIS_WAIT_S = 15
+"""For the embedded Redis to start; a slow machine needs seconds for Python alone."""
 PORT_WAIT_S = 3
 
 
@@ -164,7 +166,7 @@ def await_ready(_: argparse.Namespace) -> int:
 
     settings = Settings.from_env()
     embedded.die_with_parent(signal.SIGTERM)
-    embedded.wait_ready(settings, timeout_s=5)
+    embedded.wait_ready(settings, REDIS_WAIT_S)
     client = link.connect(settings.redis_address)
     give_up_at = time.monotonic() + READY_WAIT_S
     while time.monotonic() < give_up_at:

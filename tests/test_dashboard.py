@@ -85,7 +85,7 @@ class Served(Site):
     def is_up(self) -> bool:
         try:
             return self.get("/healthz", timeout=2).ok
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             return False
 
 
