@@ -87,22 +87,28 @@ local function bucket(kind, mid, idx) return 'pr:' .. kind .. ':' .. mid .. ':' 
 
 -- Commands on one key, gathered and sent as one: half of what a command costs is the way to it. `flush` ends each script
 -- that gathers. Never for a member that the same script touches otherwise.
-local gathered, keys_of = {}, {}
+local gathered = {} -- command -> key -> all of the call
 
-local function later(command, key, ...)
-  local name = command .. ' ' .. key
-  local args = gathered[name]
+local function later(command, key, first, second)
+  local by_key = gathered[command]
+  if not by_key then
+    by_key = {}
+    gathered[command] = by_key
+  end
+  local args = by_key[key]
   if not args then
     args = { command, key }
-    gathered[name] = args
-    keys_of[#keys_of + 1] = name
+    by_key[key] = args
   end
-  for i = 1, select('#', ...) do args[#args + 1] = (select(i, ...)) end
+  args[#args + 1] = first
+  if second then args[#args + 1] = second end
 end
 
 local function flush()
-  for _, name in ipairs(keys_of) do call(unpack(gathered[name])) end
-  gathered, keys_of = {}, {}
+  for _, by_key in pairs(gathered) do
+    for _, args in pairs(by_key) do call(unpack(args)) end
+  end
+  gathered = {}
 end
 
 local records = {} -- bucket -> index -> record, or false: read once in a script
