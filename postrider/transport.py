@@ -9,6 +9,7 @@ token.
 import asyncio
 import functools
 import json
+import logging
 import select
 import selectors
 import time
@@ -43,6 +44,8 @@ Inbox = Callable[[Note], None]
 """Where the sandbox keeps a note."""
 NO_ANSWER = "no answer in time"
 CUT_OFF = "the connection broke before an answer came"
+NOT_KEPT = NoReply(left=False, reason="the inbox could not be written")
+log = logging.getLogger("postrider.transport")
 
 
 class Transport(Protocol):
@@ -87,8 +90,8 @@ class Blocking:
         """What came back."""
         if isinstance(request, Note):
             answer = sandbox.answer(request)
-            if answer.keeps:
-                self._inbox(request)
+            if answer.keeps and not _kept(self._inbox, request):
+                return NOT_KEPT
             time.sleep(answer.after_s)
             return answer.reply
         try:
@@ -130,6 +133,15 @@ def _not_connected(error: requests.ConnectionError) -> NoReply | None:
     if isinstance(reason, urllib3.exceptions.NewConnectionError):
         return NoReply(left=False, reason="could not connect")
     return None
+
+
+def _kept(inbox: Inbox, note: Note) -> bool:
+    try:
+        inbox(note)
+    except Exception:
+        log.exception("a note for the sandbox was not kept")
+        return False
+    return True
 
 
 Done = Callable[[Reply | NoReply], None]
@@ -234,8 +246,9 @@ class Concurrent:
 
     async def _keep(self, note: Note, done: Done) -> None:
         answer = sandbox.answer(note)
-        if answer.keeps:
-            await asyncio.to_thread(self._inbox, note)
+        if answer.keeps and not await asyncio.to_thread(_kept, self._inbox, note):
+            done(NOT_KEPT)
+            return
         await asyncio.sleep(answer.after_s)
         done(answer.reply)
 
