@@ -228,8 +228,8 @@ class Broadcast(Protocol):
     BROADCAST_LIMIT: ClassVar[int]
     """Recipients of one call."""
 
-    def most_receivers(self, text: str) -> int:
-        """How many recipients one call with this text can have; 1: it must not be broadcast."""
+    def most_receivers(self, text: str, tos: Sequence[str]) -> int:
+        """How many of `tos` one call with this text can have; 1: it must not be broadcast."""
 
     def broadcast(self, outs: Sequence[Outbound]) -> Request:
         """The call that sends the same text to all of `outs`."""

@@ -103,7 +103,7 @@ class Viber:
             return f"is empty; viber takes 1 to {self.TEXT_LIMIT} characters"
         if len(text) > self.TEXT_LIMIT:
             return f"has {len(text)} characters; viber takes {self.TEXT_LIMIT}"
-        size = len(json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        size = _bytes_as_json(text)
         if size > (limit := self.BODY_LIMIT - self.ENVELOPE_BYTES):
             return f"has {size} bytes as JSON; viber takes {limit}"
         return None
@@ -130,16 +130,15 @@ class Viber:
             return Sent(str(token))
         return Unclear("ok, but without a message_token")
 
-    def most_receivers(self, text: str) -> int:
+    def most_receivers(self, text: str, tos: Sequence[str]) -> int:
         """As many as fit into the body; one for a text that Viber would fill in for each receiver.
 
         https://developers.viber.com/docs/guides/broadcast-rest-api/
         """
         if _PLACE_HOLDER in text:
             return 1
-        size = len(json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-        free = self.BODY_LIMIT - self.ENVELOPE_BYTES - size
-        longest = 4 * self.RECIPIENT_LIMIT + len('"",')
+        free = self.BODY_LIMIT - self.ENVELOPE_BYTES - _bytes_as_json(text)
+        longest = max(map(_bytes_as_json, tos)) + len(",")
         return max(1, min(self.BROADCAST_LIMIT, free // longest))
 
     def broadcast(self, outs: Sequence[Outbound]) -> Request:
@@ -155,16 +154,24 @@ class Viber:
     def read_broadcast(self, reply: Reply, outs: Sequence[Outbound]) -> list[Outcome] | None:
         """One token answers for all; `failed_list` names who did not get it, each with a status of its own."""
         answer = reply.object()
-        if answer.get("status") in (19, 20):
+        status = answer.get("status")
+        if type(status) is int and status in {19, 20}:
             return None
         whole = self.read(reply)
         failed = answer.get("failed_list")
         named = {
-            entry.get("receiver"): self._read_refusal(reply, entry)
+            entry.get("receiver"): self._read_entry(reply, entry)
             for entry in (failed if isinstance(failed, list) else [])
             if isinstance(entry, dict) and isinstance(entry.get("receiver"), str)
         }
         return [named.get(out.to, whole) if isinstance(whole, Sent) else whole for out in outs]
+
+    def _read_entry(self, reply: Reply, entry: dict[str, Any]) -> Outcome:
+        """The account itself is well, whatever an entry says: Viber took the call."""
+        outcome = self._read_refusal(reply, entry)
+        if isinstance(outcome, Retry) and outcome.pauses == "account":
+            return Retry(outcome.reason)
+        return outcome
 
     def whoami(self) -> Request | None:
         return self._call("get_account_info")
@@ -242,6 +249,13 @@ class Viber:
 
     def _clean(self, said: object) -> str:
         return words(said, self.token)
+
+
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _bytes_as_json(text: str) -> int:
+    return len(_as_json(text).encode("utf-8", "surrogatepass"))
 
 
 def _accepted(reply: Reply, answer: dict[str, Any]) -> bool:

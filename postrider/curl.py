@@ -18,11 +18,13 @@ from postrider.transport import (
     CUT_OFF,
     MAX_REPLY,
     NO_ANSWER,
+    NOT_KEPT,
     READ_S,
     WHOLE_S,
     Inbox,
     body_of,
     headers_of,
+    kept,
 )
 
 LOOK_S = 1.0
@@ -137,8 +139,9 @@ class Concurrent:
 
     async def _keep(self, note: Note, done: Done) -> None:
         answer = sandbox.answer(note)
-        if answer.keeps:
-            await asyncio.to_thread(self._inbox, note)
+        if answer.keeps and not await asyncio.to_thread(kept, self._inbox, note):
+            done(NOT_KEPT)
+            return
         await asyncio.sleep(answer.after_s)
         done(answer.reply)
 

@@ -33,11 +33,12 @@ class Limits:
     def spec(self, free: int, utc_offset_s: int) -> dict[str, Any]:
         """What the scripts are told: `free` places, intervals in seconds, where the day begins."""
         least, most = self.gap_s
+        interval = max(_interval_s(self.rate), least)
         return {
             "free": free,
-            "interval": max(_interval_s(self.rate), least),
+            "interval": interval,
             "burst": max(1, int(self.rate * BURST_S)) if most == 0 else 1,
-            "gap": max(0.0, most - least),
+            "gap": max(0.0, most - interval),
             "cap": self.daily_cap,
             "offset": utc_offset_s,
             "call": self.receivers,

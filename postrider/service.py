@@ -103,8 +103,23 @@ class Service:
         self._check_body(new)
         now = self.store.now()
         self._check_time(new.send_at, now)
-        message = self.store.accept(new_message_id(now), replace(new, recipients=recipients), now)
+        message = self.store.accept(
+            new_message_id(now), replace(new, recipients=recipients), now, self._receivers(new)
+        )
         return message, recipients
+
+    def _receivers(self, new: NewMessage) -> int | None:
+        """How many recipients of `new` one call reaches, where calls reach several."""
+        several: dict[tuple[str, str], list[str]] = {}
+        for to in new.recipients:
+            if self.limits[to.service, to.account].receivers > 1:
+                several.setdefault((to.service, to.account), []).append(to.uuid)
+        found = []
+        for key, tos in several.items():
+            adapter: object = self.accounts[key]
+            if isinstance(adapter, Broadcast):
+                found.append(adapter.most_receivers(new.body, tos))
+        return min(found, default=None)
 
     def _check_recipients(self, new: NewMessage) -> None:
         for index, recipient in enumerate(new.recipients):
@@ -240,7 +255,7 @@ class Service:
             adapter: object = self.accounts[account[0], account[1]]
             most = 1
             if isinstance(adapter, Broadcast):
-                most = adapter.most_receivers(group[0].message.body)
+                most = adapter.most_receivers(group[0].message.body, [c.to for c in group])
             for first in range(0, len(group), most):
                 yield tuple(group[first : first + most])
 
@@ -256,14 +271,15 @@ class Service:
             left = True
             reply = yield request
             outcomes = self._outcomes(adapter, reply, outs)
+            took_s = time.monotonic() - started
+            return _one_sign(
+                [self.verdict(c, o, took_s) for c, o in zip(claims, outcomes, strict=True)]
+            )
         except Exception:
             log.exception("delivery %s: the attempt broke", claims[0].delivery_id)
             broke = NoReply(left, "internal error")
             outcomes = self._outcomes(adapter, broke, [_outbound(claim) for claim in claims])
-        took_s = time.monotonic() - started
-        first, *others = [self.verdict(c, o, took_s) for c, o in zip(claims, outcomes, strict=True)]
-        # A call is one sign of the messenger's health, however many it was for.
-        return [first, *(replace(v, signal=Signal.NOTHING) for v in others)]
+            return _one_sign([self.verdict(c, o) for c, o in zip(claims, outcomes, strict=True)])
 
     def _outcomes(
         self, adapter: Messenger, reply: Reply | NoReply, outs: Sequence[Outbound]
@@ -355,6 +371,18 @@ class Service:
 def _outbound(claim: Claim) -> Outbound:
     message = claim.message
     return Outbound(claim.to, message.body, claim.delivery_id, claim.alarm + 1, message.template)
+
+
+def _one_sign(found: list[Verdict]) -> list[Verdict]:
+    """A call is one sign of the messenger's health, however many it was for; each recipient's pause is its own."""
+    signals = [v.signal for v in found]
+    speaks = signals.index(Signal.ANSWERS) if Signal.ANSWERS in signals else 0
+    return [
+        v
+        if n == speaks or v.signal is Signal.RECIPIENT_PAUSES
+        else replace(v, signal=Signal.NOTHING)
+        for n, v in enumerate(found)
+    ]
 
 
 def _request(adapter: Messenger, outs: Sequence[Outbound]) -> Request | Note:

@@ -67,7 +67,7 @@ def _host_port(bind: str) -> str:
 
 
 Switch = Annotated[bool, BeforeValidator(_switch)]
-Rate = Annotated[float, Field(ge=0)]
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Url = Annotated[str, Field(pattern=r"^https?://[^/\s]+(/\S*)?$")]
 
 

@@ -111,6 +111,25 @@ class Counts:
     late: int
 
 
+def _told(verdicts: Iterable[Verdict]) -> list[str]:
+    """`verdicts` as record.lua takes them."""
+    args: list[str] = []
+    for v in verdicts:
+        args += (
+            v.claim.job_id,
+            LETTERS[v.state],
+            "" if v.due_in_s is None else records.seconds(v.due_in_s),
+            "1" if v.counts else "0",
+            v.attempt.reason if v.attempt else "",
+            records.attempt_line(v),
+            v.moved_to or "",
+            v.signal,
+            "" if v.pause_s is None else records.seconds(v.pause_s),
+            "" if v.deaths is None else str(v.deaths),
+        )
+    return args
+
+
 class Store:
     """The records, indexes and claims in one Redis. `fsynced`: what is accepted is on disk."""
 
@@ -151,8 +170,10 @@ class Store:
     # -- accepting
 
     @_unavailable_when_redis_is
-    def accept(self, message_id: str, new: NewMessage, now: datetime) -> Message:
-        """Stores `new` with all its deliveries, or nothing.
+    def accept(
+        self, message_id: str, new: NewMessage, now: datetime, receivers: int | None = None
+    ) -> Message:
+        """Stores `new` with all its deliveries, or nothing. `receivers`: how many of them one call can reach.
 
         Raises Unavailable; with `accepted_unknown` when Redis went away at the commit.
         """
@@ -177,6 +198,8 @@ class Store:
                 raise Unavailable("Redis was too slow to take it; nothing was accepted")
 
         fields = records.message_fields(message)
+        if receivers is not None:
+            fields += ["receivers", str(receivers)]
         texts = sum(len(text.encode()) for text in (*fields, *written))
         self.room.demand(size_of(texts, message.total))
         if message.total <= CHUNK:
@@ -241,8 +264,9 @@ class Store:
         """Holds on to claims that are still at work."""
         until = self.now().timestamp() + lease_s
         client: Any = self.redis
-        if leases := dict.fromkeys(job_ids, until):
-            client.zadd("pr:leases", leases, xx=True)
+        jobs = list(job_ids)
+        for first in range(0, len(jobs), CHUNK):
+            client.zadd("pr:leases", dict.fromkeys(jobs[first : first + CHUNK], until), xx=True)
 
     @_unavailable_when_redis_is
     def record(
@@ -260,25 +284,13 @@ class Store:
         `worker` keeps RQ's books for it; '' when a stock worker does so itself. `refused_s`: how long an account first
         waits that was refused without a wait being named.
         """
-        args: list[str] = []
-        for v in verdicts:
-            args += (
-                v.claim.job_id,
-                LETTERS[v.state],
-                "" if v.due_in_s is None else records.seconds(v.due_in_s),
-                "1" if v.counts else "0",
-                v.attempt.reason if v.attempt else "",
-                records.attempt_line(v),
-                v.moved_to or "",
-                v.signal,
-                "" if v.pause_s is None else records.seconds(v.pause_s),
-                "" if v.deaths is None else str(v.deaths),
-            )
-        if not args:
-            return []
-        ttls = (finished_ttl_s, failed_ttl_s)
-        moved = self._run("record", worker, *ttls, worked_s, refused_s, *args)
-        return [bool(m) for m in moved]
+        moved: list[bool] = []
+        for first in range(0, len(verdicts), CHUNK):
+            args = _told(verdicts[first : first + CHUNK])
+            ttls = (finished_ttl_s, failed_ttl_s)
+            moved += map(bool, self._run("record", worker, *ttls, worked_s, refused_s, *args))
+            worked_s = 0.0
+        return moved
 
     # -- sweeping
 

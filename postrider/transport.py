@@ -5,6 +5,7 @@ may turn into a GET), neither waits without limit, and no reason given here hold
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ import urllib3
 
 from messengers import sandbox
 from messengers.base import NoReply, Note, Reply, Request
+from postrider.errors import Unavailable
 
 CONNECT_S = 5.0
 READ_S = 10.0
@@ -28,6 +30,8 @@ Inbox = Callable[[Note], None]
 """Where the sandbox keeps a note."""
 NO_ANSWER = "no answer in time"
 CUT_OFF = "the connection broke before an answer came"
+NOT_KEPT = NoReply(left=False, reason="the inbox could not be written")
+log = logging.getLogger("postrider.transport")
 
 
 class Transport(Protocol):
@@ -73,8 +77,8 @@ class Blocking:
         """What came back."""
         if isinstance(request, Note):
             answer = sandbox.answer(request)
-            if answer.keeps:
-                self._inbox(request)
+            if answer.keeps and not kept(self._inbox, request):
+                return NOT_KEPT
             time.sleep(answer.after_s)
             return answer.reply
         try:
@@ -116,3 +120,13 @@ def _not_connected(error: requests.ConnectionError) -> NoReply | None:
     if isinstance(reason, urllib3.exceptions.NewConnectionError):
         return NoReply(left=False, reason="could not connect")
     return None
+
+
+def kept(inbox: Inbox, note: Note) -> bool:
+    """Whether the inbox has taken it."""
+    try:
+        inbox(note)
+    except Unavailable as error:
+        log.warning("a note for the sandbox was not kept: %s", error)
+        return False
+    return True

@@ -15,6 +15,8 @@ SHORTEST_PAUSE_S = 0.5
 """A pause uses up no try, so one that names no wait must not spin."""
 FREE_PROBES = 100
 """So often a delivery may find out for its account whether the messenger is back, before that uses up its tries."""
+LONGEST_WAIT_S = 86_400.0
+"""A messenger that asks for more is asked again after a day."""
 LONE_DEATHS = 3
 CRASHED = "crashed_worker"
 """The reason of what a worker died with, or hung, each time that it was sent alone."""
@@ -53,9 +55,11 @@ def verdict(
 def _again(claim: Claim, outcome: Retry, attempt: Attempt, settings: Settings) -> Verdict:
     waits = Verdict(claim, State.RETRYING, attempt, 0.0, signal=Signal.ANSWERS)
     interval_s = settings.retry_interval
+    if outcome.after_s is not None:
+        outcome = replace(outcome, after_s=min(outcome.after_s, LONGEST_WAIT_S))
     match outcome:
         case Retry(moved_to=str(address)):
-            if claim.to != claim.recipient.uuid:  # followed once already
+            if claim.to != claim.recipient.uuid or address == claim.to:  # followed already
                 return _gives_up(claim, attempt, Signal.ANSWERS)
             return replace(waits, moved_to=address)
         case Retry(pauses="nobody"):

@@ -33,7 +33,7 @@ from postrider.errors import Unavailable
 from postrider.model import Claim, Verdict
 from postrider.service import LEASE_S, Exchange, Service, open_accounts
 from postrider.settings import Settings
-from postrider.store import WAKE, Claimed, Store
+from postrider.store import CHUNK, WAKE, Claimed, Store
 from postrider.verdicts import handed_back
 
 T = TypeVar("T")
@@ -212,7 +212,7 @@ class _Worker:
             {key: max(0, most - used[key]) for key in self.service.accounts},
             nonce=self.nonce,
             busy=len(firsts),
-            alone=not any(claim.how == "alone" for claim in firsts),
+            alone=not any(claim.deaths is not None for claim in firsts),
         )
 
     async def _sleep(self, seconds: float) -> None:
@@ -277,7 +277,7 @@ class _Worker:
 
     async def _flush(self) -> None:
         while self.verdicts:
-            batch, self.verdicts = self.verdicts, []
+            batch, self.verdicts = self.verdicts[:CHUNK], self.verdicts[CHUNK:]
             self.recording = batch
             worked_s = sum(
                 (v.attempt.ended_at - v.attempt.started_at).total_seconds()

@@ -16,6 +16,7 @@ local REFUSED_MAX_S = 300 -- a refused token: somebody has to mend it
 local function doubling(first_s, n, most_s) return math.min(most_s, first_s * 2 ^ math.min(n - 1, 20)) end
 
 local specs = {} -- account -> what the caller knows of it: see postrider/limits.py
+local books_ahead = false -- whether each that has to wait takes a slot at once
 local known = {} -- account -> what was found in Redis, and how many more may `go` now
 
 local function account(name)
@@ -40,7 +41,14 @@ local function account(name)
   if spec.interval > 0 then
     -- An idle account has `burst` slots to spend at once.
     a.next = math.max(tonumber(next_at or 0), NOW - (spec.burst - 1) * spec.interval)
-    local slots = a.next <= NOW and math.floor((NOW - a.next) / spec.interval) + 1 or 0
+    local latest = NOW + spec.interval + spec.gap
+    if a.next > latest and not books_ahead then
+      -- Booked by stock workers, or while the rate was another: what comes in between has as good a claim to it.
+      a.next = latest
+      call('HSET', a.key, 'next', seconds(latest))
+    end
+    -- A little more than none, as times are rounded.
+    local slots = a.next <= NOW and math.floor((NOW - a.next) / spec.interval + 0.001) + 1 or 0
     if slots == 0 then a.again = math.max(a.again or 0, a.next) end
     a.go = math.min(a.go, slots)
   end
@@ -78,25 +86,29 @@ end
 
 local pairs_wait = nil
 
+-- Until when the messenger has asked us to wait with this recipient; 0 when it has not.
+local function pause_with(r)
+  if pairs_wait == nil then pairs_wait = call('EXISTS', 'pr:pairs') == 1 end
+  return pairs_wait and tonumber(call('GET', 'pr:not:' .. r.account .. ' ' .. r.uuid) or 0) or 0
+end
+
 -- When this recipient may get the next one; from `earliest` on. Whoever asks has that turn.
 local function turn_with(a, r, earliest)
-  local interval = 0
+  local at, interval = math.max(earliest, pause_with(r)), 0
   for _, pace in ipairs(a.spec.paces) do
     if string.sub(r.uuid, 1, #pace[1]) == pace[1] then
       interval = pace[2]
       break
     end
   end
-  if pairs_wait == nil then pairs_wait = call('EXISTS', 'pr:pairs') == 1 end
-  if interval == 0 and not pairs_wait then return earliest end
+  if interval == 0 then return at end
   local key = 'pr:to:' .. r.account .. ' ' .. r.uuid
-  local at = earliest
   local function reserve(...)
     local ms = math.ceil((at + interval - NOW) * 1000)
     return call('SET', key, seconds(at + interval), 'PX', ms, ...)
   end
-  if interval > 0 and reserve('NX') then return at end
-  at = math.max(earliest, tonumber(call('GET', key) or 0))
-  if interval > 0 then reserve() end
+  if reserve('NX') then return at end
+  at = math.max(at, tonumber(call('GET', key) or 0))
+  reserve()
   return at
 end

@@ -1,7 +1,8 @@
 -- What every script here shares; put before each of them. Redis Cluster is not supported: keys are derived from ids.
 --
 -- Ours
---   pr:m:<message>             hash    body, accepted (s), due (s), timed, total, left, template, committed, armed
+--   pr:m:<message>             hash    body, accepted (s), due (s), timed, total, left, template, committed, armed,
+--                                      receivers (how many of them one call can reach)
 --   pr:d:<message>:<bucket>    hash    index -> record of that delivery; BUCKET of them, so that it stays a listpack
 --   pr:a:<message>:<bucket>    hash    index -> its attempts, a line of JSON each
 --   pr:waiting                 zset    delivery -> when it is due (s): scheduled, retrying, paused, unknown
@@ -12,7 +13,8 @@
 --   pr:moved                   hash    account, space, old address -> new address
 --   pr:to:<account> <uuid>     string  when this recipient may get the next one (s); gone once that is past
 --   pr:account:<account>       hash    see _accounts.lua
---   pr:pairs                   string  there while a messenger has asked us to wait with a recipient
+--   pr:not:<account> <uuid>    string  until when its messenger has asked us to wait with this recipient (s)
+--   pr:pairs                   string  there while there is any such
 --   pr:queued                  hash    account -> how many of its jobs we have put into RQ's queues
 --   pr:line:<letter> <account> zset    job -> since when it waits for its account (s): taken out of its queue, because
 --                                      others behind it could go; a letter per queue
@@ -114,12 +116,13 @@ end
 local records = {} -- bucket -> index -> record, or false: read once in a script
 
 local function parse(raw)
-  if not raw then return false end
-  local state, queue, slot, deaths, rest = string.match(raw, '^(%a)(%a)(%+?)!?(%d*) (.*)$')
+  local state, queue, slot, deaths, rest = string.match(raw or '', '^(%a)([hdl])(%+?)!?(%d*) (.*)$')
+  if not rest then return false end -- nothing, or nothing of ours
   local alarm, attempts, account, uuid = string.match(rest, '^(%d+) (%d+) (%S+) (.*)$')
   if not alarm then
     alarm, attempts = 0, 0
-    account, uuid = string.match(rest, '^(%S+) (.*)$')
+    account, uuid = string.match(rest, '^(%a%S*) (.*)$')
+    if not uuid then return false end
   end
   return { state = state, queue = queue, slot = slot == '+', deaths = tonumber(deaths), alarm = tonumber(alarm),
     attempts = tonumber(attempts), account = account, uuid = uuid }

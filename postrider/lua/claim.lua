@@ -24,7 +24,7 @@ if again then
     if r and r.state == 'g' and r.alarm == alarm then
       local probe = call('HGET', 'pr:account:' .. r.account, 'probe') == job_id
       call('ZADD', 'pr:leases', seconds(lease_until), job_id)
-      rows[#rows + 1] = row(job_id, r, r.deaths and 'alone' or probe and 'probe' or '')
+      rows[#rows + 1] = row(job_id, r, probe and 'probe' or r.deaths and 'alone' or '')
       mids[mid] = true
     end
   end
@@ -47,6 +47,13 @@ for i = 1, #counts, 2 do
   uncounted = uncounted - queued[counts[i]]
 end
 
+local lines = {} -- account -> letter -> true
+for _, line in ipairs(call('SMEMBERS', 'pr:lines')) do
+  local q, name = string.match(line, '^(%a) (.+)$')
+  lines[name] = lines[name] or {}
+  lines[name][q] = true
+end
+
 local function goes(job_id, mid, idx, r, how)
   rows[#rows + 1] = take(job_id, mid, idx, r, lease_until, how)
   jobs[#jobs + 1] = job_id
@@ -58,7 +65,7 @@ end
 
 -- Whether its recipient may get it now; else it is armed for when it may, and has that turn.
 local function has_turn(a, job_id, mid, idx, r)
-  local at = r.slot and NOW or turn_with(a, r, NOW)
+  local at = r.slot and pause_with(r) <= NOW and NOW or turn_with(a, r, NOW)
   if at <= NOW then return true end
   r.slot = true
   save(mid, idx, r)
@@ -70,6 +77,12 @@ end
 
 local newly_alone = false
 local rooms = {} -- account, message -> how many more receivers fit into the call that was begun
+
+-- How many of this message's recipients one call can reach: a long text leaves room for few.
+local function receivers(a, mid)
+  if a.spec.call == 1 then return 1 end
+  return math.min(a.spec.call, tonumber(call('HGET', 'pr:m:' .. mid, 'receivers') or a.spec.call))
+end
 
 -- Lets one go, or puts it where it waits. False when its account may not send now.
 local function admit(job_id, since, mid, idx, r)
@@ -86,6 +99,8 @@ local function admit(job_id, since, mid, idx, r)
     local line = r.queue .. ' ' .. r.account
     call('ZADD', 'pr:line:' .. line, seconds(since), job_id)
     call('SADD', 'pr:lines', line)
+    lines[r.account] = lines[r.account] or {}
+    lines[r.account][r.queue] = true
     call('HSET', 'rq:job:' .. job_id, 'status', 'deferred')
     return false
   end
@@ -95,7 +110,7 @@ local function admit(job_id, since, mid, idx, r)
     rooms[batch] = room - 1
   else
     how = spend(a, job_id)
-    if how == '' and a.spec.call > 1 then rooms[batch] = a.spec.call - 1 end
+    if how == '' then rooms[batch] = receivers(a, mid) - 1 end
   end
   goes(job_id, mid, idx, r, how)
   return true
@@ -103,7 +118,9 @@ end
 
 -- One whose worker died goes by itself, one per claim.
 local function one_alone()
-  for _, job_id in ipairs(call('ZRANGE', 'pr:alone', 0, 19)) do
+  local first, stay = call('ZRANGE', 'pr:alone', 0, PART - 1), {}
+  prefetch(first)
+  for _, job_id in ipairs(first) do
     local mid, idx, r = sendable(job_id)
     local a = r and account(r.account)
     if not r or not r.deaths then
@@ -111,20 +128,18 @@ local function one_alone()
     elseif a.go > 0 then
       call('ZREM', 'pr:alone', job_id)
       if has_turn(a, job_id, mid, idx, r) then
-        spend(a, job_id)
-        goes(job_id, mid, idx, r, 'alone')
+        local how = spend(a, job_id)
+        goes(job_id, mid, idx, r, how == '' and 'alone' or how)
         return true
       end
+    else
+      stay[#stay + 1] = seconds(NOW)
+      stay[#stay + 1] = job_id
     end
   end
+  -- Their accounts may not send now: next time others are looked at.
+  if #first == PART and #stay > 0 then call('ZADD', 'pr:alone', unpack(stay)) end
   return false
-end
-
-local lines = {} -- account -> letter -> true
-for _, line in ipairs(call('SMEMBERS', 'pr:lines')) do
-  local q, name = string.match(line, '^(%a) (.+)$')
-  lines[name] = lines[name] or {}
-  lines[name][q] = true
 end
 
 local function pop_line(name, q)
@@ -135,9 +150,9 @@ local function pop_line(name, q)
   call('SREM', 'pr:lines', q .. ' ' .. name)
 end
 
-local function serve_line(name)
+local function serve_line(name, stop)
   local room = account(name).go > 0
-  while room and looked < most do
+  while room and looked < stop do
     turn = turn % #TURNS + 1
     local popped = pop_line(name, TURNS[turn])
     for _, q in ipairs(LETTERS) do popped = popped or pop_line(name, q) end
@@ -182,7 +197,7 @@ end
 local function wanted()
   for name in pairs(specs) do
     local a = account(name)
-    if a.go > 0 and (uncounted > 0 or (queued[name] or 0) > 0) then return true end
+    if a.go > 0 and (uncounted ~= 0 or (queued[name] or 0) > 0) then return true end
   end
   for batch, room in pairs(rooms) do
     if room > 0 and (queued[string.match(batch, '^%S+')] or 0) > 0 then return true end
@@ -192,9 +207,13 @@ end
 
 local only_one = ARGV[6] == '1' and one_alone()
 if not only_one then
+  local served = {}
   for name in pairs(lines) do
-    if specs[name] then serve_line(name) end
+    if specs[name] then served[#served + 1] = name end
   end
+  -- Broadcasts take hundreds at once: each line gets its share, and so do the queues.
+  local share = math.floor(most / (#served + 1))
+  for _, name in ipairs(served) do serve_line(name, looked + share) end
   local due = call('ZRANGE', SCHEDULE, '-inf', seconds(NOW), 'BYSCORE', 'LIMIT', 0, most)
   if #due > 0 then call('ZREM', SCHEDULE, unpack(due)) end
   prefetch(due)
@@ -263,7 +282,7 @@ if only_one or newly_alone and ARGV[6] == '1' then next_look = NOW end
 for name in pairs(specs) do
   local a = account(name)
   settle(a, tonumber(ARGV[7]))
-  if lines[name] or (left > 0 and (uncounted > 0 or (queued[name] or 0) > 0)) then
+  if lines[name] or (left > 0 and (uncounted ~= 0 or (queued[name] or 0) > 0)) then
     if a.go > 0 then
       next_look = NOW
     elseif a.again then

@@ -2,10 +2,11 @@
 -- ARGV  1 job   2 lease (s)   3 a random number, 0 to 1   4 JSON: account -> what it may do
 -- Gives {now, rows, messages}; no rows: unknown, ended, claimed by another, an older alarm, or not now.
 local UNKNOWN_ACCOUNT_S, PROBE_S = 60, 5
-specs = cjson.decode(ARGV[4])
+specs, books_ahead = cjson.decode(ARGV[4]), true
 local job_id = ARGV[1]
 local mid, idx, r = sendable(job_id)
 if not r then return { seconds(NOW), {}, {} } end
+call('HINCRBY', 'pr:queued', r.account, -1)
 
 local a = account(r.account)
 local at = NOW
@@ -13,7 +14,9 @@ if not a.spec then
   at = NOW + UNKNOWN_ACCOUNT_S
 elseif a.paused and a.go == 0 then
   at = math.max(a.again or 0, NOW + PROBE_S)
-elseif not r.slot then
+elseif a.day and a.sent >= a.spec.cap and not r.slot then
+  at = a.again -- whom that day has room for is for that day to say
+elseif not r.slot or pause_with(r) > NOW then
   at = turn_with(a, r, a.go > 0 and NOW or a.again)
   a.used = 1
   settle(a, tonumber(ARGV[3]))

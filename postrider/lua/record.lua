@@ -45,7 +45,7 @@ end
 local function learn(r, job_id, id, signal, pause_s, why)
   local h = health_of(r.account)
   local probed = h.probe == job_id
-  if signal == 'y' then
+  if signal == 'y' or signal == 'r' then
     if probed then
       call('HDEL', h.key, 'until', 'why', 'probe', 'opened', 'fails', 'failed')
       call('PUBLISH', 'pr:wake', seconds(NOW))
@@ -77,10 +77,10 @@ local function learn(r, job_id, id, signal, pause_s, why)
       pause(h, NOW + doubling(tonumber(ARGV[5]), h.opened, REFUSED_MAX_S), why)
     end
     return h.until_at
-  elseif signal == 'r' then
-    local at = NOW + tonumber(pause_s)
+  end
+  if signal == 'r' then
     local ms = math.ceil(tonumber(pause_s) * 1000) + 1
-    call('SET', 'pr:to:' .. r.account .. ' ' .. r.uuid, seconds(at), 'PX', ms)
+    call('SET', 'pr:not:' .. r.account .. ' ' .. r.uuid, seconds(NOW + tonumber(pause_s)), 'PX', ms)
     call('SET', 'pr:pairs', 1, 'PX', math.max(ms, call('PTTL', 'pr:pairs')))
   end
 end
