@@ -320,7 +320,7 @@ def _hook_url(given: str | None, settings: Settings, path: str) -> str:
 def _service() -> Iterator[Service]:
     settings = Settings.from_env()
     with link.connect(settings.redis_address) as client:
-        store = Store(client, fsynced=settings.durability == "always")
+        store = Store(client, durability=settings.durability)
         yield Service(store, settings, open_accounts(settings))
 
 

@@ -30,6 +30,8 @@ from postrider.transport import (
 LOOK_S = 1.0
 """Seconds between two looks for calls that have been silent for READ_S."""
 KEPT_CONNECTIONS = 512
+KEPT_CALLS = 100
+"""Handles kept for the next call: each takes tens of kilobytes."""
 KEPT_ALIVE_S = 15
 """Seconds for which an idle connection is used again: shorter than servers close them after."""
 
@@ -211,7 +213,8 @@ class Concurrent:
         call = self._busy.pop(curl)
         outcome, done = call.outcome(error), call.done
         self._multi.remove_handle(curl)
-        self._idle.append(call)
+        if len(self._idle) < KEPT_CALLS:
+            self._idle.append(call)
         done(outcome)
 
 
@@ -221,6 +224,7 @@ class _Call:
     def __init__(self, *, tls_verify: bool) -> None:
         self.curl = curl = pycurl.Curl()
         curl.setopt(pycurl.NOSIGNAL, 1)
+        curl.setopt(pycurl.UPLOAD_BUFFERSIZE, 16 * 1024)  # the least that libcurl takes
         curl.setopt(pycurl.PROXY, "")  # the environment's business is not ours
         curl.setopt(pycurl.FOLLOWLOCATION, 0)
         curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)

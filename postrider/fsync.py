@@ -1,9 +1,10 @@
-"""DURABILITY=always: a script is run, and its answer given, once Redis has on disk what it wrote.
+"""A script is run, and its answer given, once what it wrote is safe: on disk, or at least in the kernel's hands.
 
 How Redis is asked to say so is settled once; that it did say so is looked at each time, so that a failover to another
 version, or other settings there, never passes for a yes.
 """
 
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +13,7 @@ import redis
 from postrider import link
 from postrider.errors import Unavailable
 
+LOOK_S = 0.005
 WAIT_MS = 1_500
 """Less than a client waits; under `appendfsync everysec` it takes up to 1 s."""
 
@@ -41,6 +43,48 @@ class _AppendFsync:
         ):  # CONFIG is forbidden; a warning at the start said so
             return True
         return told == {"appendfsync": "always"}
+
+
+class Written:
+    """Commands whose effects outlive Redis when they are answered: it has written them to its file.
+
+    Under `appendfsync everysec` it answers without having written, for up to 2 s, while an fsync takes long; killed then, it
+    would lose what it had confirmed. https://github.com/redis/redis/blob/7.0/src/aof.c (flushAppendOnlyFile)
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._redis = client
+
+    def command(self, *words: Any) -> Any:
+        """The command's own answer. Raises its errors, and Unavailable when it is not written in time."""
+        client: Any = self._redis
+        pipe = client.pipeline(transaction=False)
+        pipe.execute_command(*words)
+        pipe.info("persistence")
+        answer, told = pipe.execute(raise_on_error=False)
+        if isinstance(answer, Exception):
+            raise answer
+        give_up_at = time.monotonic() + WAIT_MS / 1000
+        while _held_back(told):
+            if time.monotonic() > give_up_at:
+                raise Unavailable(
+                    "Redis did not write the message in time; it may or may not be accepted",
+                    accepted_unknown=True,
+                )
+            time.sleep(LOOK_S)
+            told = client.info("persistence")
+        return answer
+
+
+def _held_back(told: object) -> bool:
+    """Whether `INFO persistence` says that something waits for an fsync before it is written.
+
+    With no fsync under way Redis writes before it gives the answer that says so.
+    """
+    match told:
+        case {"aof_pending_bio_fsync": int(fsyncs), "aof_buffer_length": int(unwritten)}:
+            return fsyncs > 0 and unwritten > 0
+    return False
 
 
 class Fsync:

@@ -67,6 +67,7 @@ def _host_port(bind: str) -> str:
 
 
 Switch = Annotated[bool, BeforeValidator(_switch)]
+Durability = Literal["always", "everysec", "none"]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Url = Annotated[str, Field(pattern=r"^https?://[^/\s]+(/\S*)?$")]
 
@@ -109,7 +110,7 @@ class Settings(BaseModel):
     # Redis
     redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = None
     """`redis://`, `rediss://`, `unix://` or `redis+sentinel://`; unset: an embedded one."""
-    durability: Literal["always", "everysec", "none"] = "everysec"
+    durability: Durability = "everysec"
     """`everysec`: an append-only file is demanded; `always`: a 200 waits until it is on disk; `none`: no file will do."""
     redis_maxmemory: PositiveInt | None = None
     """Bytes the embedded Redis may use; unset: half of the memory."""

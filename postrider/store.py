@@ -19,7 +19,7 @@ import redis
 from messengers.base import Person
 from postrider import link, records
 from postrider.errors import Unavailable
-from postrider.fsync import Fsync
+from postrider.fsync import Fsync, Written
 from postrider.model import (
     BUCKET,
     LETTERS,
@@ -31,6 +31,7 @@ from postrider.model import (
     Verdict,
 )
 from postrider.room import Room, size_of
+from postrider.settings import Durability
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -131,14 +132,16 @@ def _told(verdicts: Iterable[Verdict]) -> list[str]:
 
 
 class Store:
-    """The records, indexes and claims in one Redis. `fsynced`: what is accepted is on disk."""
+    """The records, indexes and claims in one Redis. `durability`: how safe what is accepted is, as the setting says."""
 
-    def __init__(self, client: redis.Redis, *, fsynced: bool = False) -> None:
+    def __init__(self, client: redis.Redis, *, durability: Durability = "none") -> None:
         self.redis = client
         self.room = Room(client)
-        self._commit: Callable[..., Any] = (
-            Fsync(client).command if fsynced else client.execute_command
-        )
+        self._commit: Callable[..., Any] = {
+            "always": Fsync(client).command,
+            "everysec": Written(client).command,
+            "none": client.execute_command,
+        }[durability]
         folder = resources.files("postrider") / "lua"
         lib = "".join((folder / name).read_text() for name in ("_lib.lua", "_accounts.lua"))
         self._scripts = {

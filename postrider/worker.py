@@ -56,7 +56,7 @@ TICK_S = 0.5
 ASK_FOR = 4
 ASK_AFTER_S = 0.002
 """Free places are filled when a quarter of them is free, or after this time."""
-GARBAGE = 50_000
+GARBAGE = 10_000
 """Objects between two looks for cycles: what a delivery leaves behind holds none."""
 SILENCE_S = 5
 """Seconds without a word on the channel after which Redis has to say that it is still there."""
@@ -72,7 +72,7 @@ def run(settings: Settings) -> int:
         resource.setrlimit(resource.RLIMIT_DATA, (settings.worker_memory, hard))
     faulthandler.register(signal.SIGPROF, chain=True)
     gc.freeze()
-    gc.set_threshold(GARBAGE, 20, 50)
+    gc.set_threshold(GARBAGE, 10, 10)
     with link.connect(settings.redis_address) as client:
         while not _prepared(client):
             if signal.sigtimedwait(STOPS, REDIS_AWAY_S):

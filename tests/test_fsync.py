@@ -42,7 +42,7 @@ def newer(tmp_path: Path) -> Iterator[Server]:
 def accept(client: redis.Redis, recipients: int = 1) -> int:
     """How many wait after one more message to so many."""
     settings = Settings.from_env({"TELEGRAM_BOT_TOKEN": "1:x"}, None)
-    service = Service(Store(client, fsynced=True), settings, open_accounts(settings))
+    service = Service(Store(client, durability="always"), settings, open_accounts(settings))
     to = tuple(Recipient(str(n), "telegram") for n in range(recipients))
     service.accept(NewMessage("Hello", to))
     return service.scheduled(1, None).total

@@ -36,7 +36,7 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     if settings.api_password is None:
         raise Misconfigured("API_PASSWORD is not set: write one into .env, or let ./run.sh make it")
     client = link.connect(settings.redis_address)
-    store = Store(client, fsynced=settings.durability == "always")
+    store = Store(client, durability=settings.durability)
     service = Service(store, settings, open_accounts(settings))
     app = APIFlask(
         "postrider.web",
