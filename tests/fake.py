@@ -32,6 +32,11 @@ class Call:
         )
 
     @property
+    def tos(self) -> list[str]:
+        """The same for a call that may be for many."""
+        return self.json.get("broadcast_list") or [self.to]
+
+    @property
     def text(self) -> str:
         """What it said."""
         text = self.json.get("text", "")
