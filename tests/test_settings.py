@@ -115,6 +115,12 @@ def test_a_redis_url_that_can_be_read_is_taken(url: str) -> None:
     assert Settings.from_env({"REDIS_URL": url}, None).redis_address == url
 
 
+@pytest.mark.parametrize("rate", ["-1", "nan", "inf", "fast"])
+def test_a_rate_is_a_number_from_0_on(rate: str) -> None:
+    with pytest.raises(Misconfigured, match="^TELEGRAM_RATE: "):
+        Settings.from_env({"TELEGRAM_RATE": rate}, None)
+
+
 def test_an_env_file_that_is_not_utf_8_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
