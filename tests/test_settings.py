@@ -117,7 +117,7 @@ def test_a_redis_url_that_can_be_read_is_taken(url: str) -> None:
 
 @pytest.mark.parametrize("rate", ["-1", "nan", "inf", "fast"])
 def test_a_rate_is_a_number_from_0_on(rate: str) -> None:
-    with pytest.raises(Misconfigured, match="^TELEGRAM_RATE: "):
+    with pytest.raises(Misconfigured, match=r"^TELEGRAM_RATE: "):
         Settings.from_env({"TELEGRAM_RATE": rate}, None)
 
 
