@@ -1,5 +1,7 @@
 """The use cases: what is accepted, what an outcome means for a delivery, what the sweep finds."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Literal
@@ -7,9 +9,21 @@ from typing import Literal
 import pytest
 import redis
 
-from messengers.base import NoReply, Note, Rejected, Reply, Request, Retry, Sent, Template, Unclear
+from messengers.base import (
+    NoReply,
+    Note,
+    Outbound,
+    Outcome,
+    Rejected,
+    Reply,
+    Request,
+    Retry,
+    Sent,
+    Template,
+    Unclear,
+)
 from postrider.errors import BadSignature, InvalidRequest, Misconfigured, NotFound
-from postrider.model import Claim, NewMessage, Recipient, State, Verdict
+from postrider.model import Claim, NewMessage, Recipient, Signal, State, Verdict
 from postrider.service import DeliveryFailed, Service, open_accounts
 from postrider.settings import Settings
 from postrider.transport import Blocking
@@ -254,6 +268,114 @@ def test_no_answer_is_unknown_only_if_something_can_have_left(
     with pytest.raises(StopIteration) as stop:
         exchange.send(NoReply(left, "because"))
     assert stop.value.value[0].state is state
+
+
+# -- calls to many
+
+
+def to_viber(service: Service, count: int, body: str = "Hello") -> list[Claim]:
+    post(service, *(Recipient(f"{n:022d}==", "viber") for n in range(count)), body=body)
+    return list(service.claim("w", 1000).claims)
+
+
+def ends(service: Service, claims: Sequence[Claim], reply: Reply) -> list[Verdict]:
+    exchange = service.attempt(claims)
+    next(exchange)
+    with pytest.raises(StopIteration) as stop:
+        exchange.send(reply)
+    return stop.value.value
+
+
+def viber_says(**body: object) -> Reply:
+    return Reply(200, json.dumps({"status": 0, "message_token": 7, **body}).encode())
+
+
+def test_one_call_reaches_300_of_one_message(service: Service) -> None:
+    claims = to_viber(service, 650)
+    assert [len(call) for call in service.calls(claims)] == [300, 300, 50]
+
+
+def test_two_messages_never_share_a_call(service: Service) -> None:
+    for n in range(2):
+        post(service, *(Recipient(f"{n}{m}", "viber") for m in range(5)))
+    claims = service.claim("w", 100).claims
+    calls = list(service.calls(claims))
+    assert [len({c.message.id for c in call}) for call in calls] == [1, 1]
+    assert [len(call) for call in calls] == [5, 5]
+
+
+def test_a_text_that_is_filled_in_for_each_goes_out_one_by_one(service: Service) -> None:
+    claims = to_viber(service, 5, "Dear replace_me_with_name")
+    assert [len(call) for call in service.calls(claims)] == [1] * 5
+
+
+@pytest.mark.parametrize(
+    ("body", "calls"), [("Hello", 3), ("я" * 7000, 3), ("😀" * 7000, 20), ("replace_me_with_", 5)]
+)
+def test_no_more_calls_are_claimed_than_there_are_places_whatever_the_text(
+    service: Service, body: str, calls: int
+) -> None:
+    post(service, *(Recipient(f"{n:022d}==", "viber") for n in range(900)), body=body)
+    claims = service.claim("w", calls).claims
+    assert len(list(service.calls(claims))) == calls
+
+
+def test_one_that_goes_alone_or_finds_out_is_never_broadcast(service: Service) -> None:
+    claims = to_viber(service, 4)
+    marked = [replace(claims[0], how="probe"), replace(claims[1], how="alone"), *claims[2:]]
+    assert sorted(len(call) for call in service.calls(marked)) == [1, 1, 2]
+
+
+def test_a_broadcast_is_one_sign_of_the_messengers_health(service: Service) -> None:
+    verdicts = ends(service, to_viber(service, 3), viber_says())
+    assert [v.state for v in verdicts] == [State.SENT] * 3
+    assert [v.signal for v in verdicts] == [Signal.ANSWERS, Signal.NOTHING, Signal.NOTHING]
+
+
+def test_whoever_failed_in_a_broadcast_says_nothing_of_the_account_and_each_waits_for_itself(
+    service: Service,
+) -> None:
+    claims = to_viber(service, 4)
+    rows = [
+        {"receiver": claims[0].to, "status": 99, "status_message": "trouble"},
+        {"receiver": claims[1].to, "status": 2, "status_message": "trouble"},
+        {"receiver": claims[2].to, "status": 12, "status_message": "trouble"},
+    ]
+    verdicts = ends(service, claims, viber_says(failed_list=rows))
+    assert [(v.state.value, v.counts) for v in verdicts] == [
+        ("retrying", True),
+        ("retrying", True),
+        ("retrying", False),
+        ("sent", False),
+    ]
+    assert [v.signal.name for v in verdicts] == [
+        *("NOTHING", "NOTHING", "RECIPIENT_PAUSES", "ANSWERS"),
+    ]
+
+
+@pytest.mark.parametrize("status", [19, 20])
+def test_an_account_that_may_not_broadcast_sends_one_by_one_for_good(
+    service: Service, status: int
+) -> None:
+    claims = to_viber(service, 5)
+    (call,) = service.calls(claims)
+    verdicts = ends(service, call, viber_says(status=status))
+    assert {(v.state, v.due_in_s, v.counts) for v in verdicts} == {(State.RETRYING, 0.0, False)}
+    service.record("w", verdicts)
+    again = list(service.calls(service.claim("w", 100).claims))
+    assert [len(call) for call in again] == [1] * 5
+    assert [len(call) for call in service.calls(to_viber(service, 3))] == [1] * 3
+
+
+def test_an_adapter_that_loses_count_of_its_broadcast_counts_as_no_answer(service: Service) -> None:
+    class Miscounts(type(service.accounts["viber", "default"])):  # type: ignore[misc]
+        def read_broadcast(self, _: Reply, __: Sequence[Outbound]) -> list[Outcome]:
+            return [Sent("1")]
+
+    adapter = Miscounts.from_env(service.settings.messenger_env())
+    odd = Service(service.store, service.settings, {("viber", "default"): adapter})
+    verdicts = ends(odd, to_viber(service, 3), viber_says())
+    assert [v.state for v in verdicts] == [State.UNKNOWN] * 3
 
 
 # -- delivering for a stock worker

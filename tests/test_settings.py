@@ -142,6 +142,12 @@ def test_a_durability_unheard_of_is_refused() -> None:
         Settings.from_env({"DURABILITY": "maybe"}, None)
 
 
+@pytest.mark.parametrize("rate", ["-1", "nan", "inf", "fast"])
+def test_a_rate_is_a_number_from_0_on(rate: str) -> None:
+    with pytest.raises(Misconfigured, match=r"^TELEGRAM_RATE: "):
+        Settings.from_env({"TELEGRAM_RATE": rate}, None)
+
+
 def test_an_env_file_that_is_not_utf_8_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

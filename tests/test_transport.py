@@ -18,6 +18,7 @@ from messengers.base import NoReply, Note, Reply, Request
 from messengers.sandbox import FAILURES
 from postrider import transport
 from postrider.curl import Concurrent
+from postrider.errors import Unavailable
 from postrider.transport import MAX_REPLY, Blocking
 from tests.fake import Answer, FakeMessenger
 
@@ -34,16 +35,21 @@ def notes() -> Notes:
 def send(
     request: pytest.FixtureRequest, notes: Notes, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Send]:
+    def keep(note: Note) -> None:
+        if note.text == "Redis is away":
+            raise Unavailable(note.text)
+        notes.append(note)
+
     verify = request.node.get_closest_marker("no_verify") is None
     if request.param == "blocking":
-        yield Blocking(notes.append, tls_verify=verify).send
+        yield Blocking(keep, tls_verify=verify).send
         return
     if request.param.endswith("without epoll"):
         monkeypatch.delattr(select, "epoll")
     loop = asyncio.new_event_loop()
 
     async def make() -> Concurrent:
-        return Concurrent(notes.append, tls_verify=verify)
+        return Concurrent(keep, tls_verify=verify)
 
     async def send(asked: Request | Note) -> Reply | NoReply:
         answer = loop.create_future()
@@ -315,6 +321,11 @@ def test_the_sandbox_keeps_what_it_takes(send: Send, notes: Notes, uuid: str) ->
         assert isinstance(reply, Reply | NoReply)
     kept = {"blocked": 0, "unknown": 0, "down": 0, "429": 2, "flaky": 1, "refused": 2}.get(uuid, 3)
     assert len(notes) == kept
+
+
+def test_a_note_that_cannot_be_kept_has_not_left(send: Send) -> None:
+    assert send(Note("ana", "Redis is away", "key-7")) == transport.NOT_KEPT
+    assert not transport.NOT_KEPT.left
 
 
 def test_a_sandbox_yes_is_the_key(send: Send) -> None:

@@ -1,7 +1,9 @@
 """Our worker as a real process, and RQ's own tools on the same Redis."""
 
+import json
 import os
 import pickle
+import resource
 import signal
 import statistics
 import subprocess
@@ -16,10 +18,12 @@ from rq import Worker
 from rq.registry import FailedJobRegistry, FinishedJobRegistry, StartedJobRegistry
 
 from postrider import queue
-from postrider.model import NewMessage, Recipient
+from postrider.model import NewMessage, Recipient, State
 from postrider.service import Service
-from tests.conftest import Start, wait_until
+from postrider.verdicts import died
+from tests.conftest import ROOT, Start, wait_until
 from tests.fake import Answer, Call, FakeMessenger, says
+from tests.rogue import Rogue
 
 
 def post(service: Service, count: int, *, in_s: float | None = None, first: int = 0) -> None:
@@ -205,6 +209,207 @@ def test_a_frozen_worker_that_wakes_sends_nothing_twice_in_silence(
     post(service, 200, first=200)
     wait_until(lambda: counts(service)["sent"] == 400, 20)
     assert Counter(call.to for call in messenger.calls) == {str(n): 1 for n in range(400)}
+
+
+# -- many by one call
+
+
+def test_a_message_to_650_goes_out_in_three_broadcasts_with_an_outcome_each(
+    service: Service, messenger: FakeMessenger, worker: object
+) -> None:
+    ids = [f"{n:022d}==" for n in range(650)]
+    lost = {ids[7]: 6, ids[299]: 5, ids[640]: 11}
+
+    def script(call: Call) -> Answer:
+        rows = [
+            {"receiver": to, "status": lost[to], "status_message": "not there"}
+            for to in call.receivers
+            if to in lost
+        ]
+        body = {"status": 0, "status_message": "ok", "message_token": 7, "failed_list": rows}
+        return Answer(200, json.dumps(body).encode())
+
+    messenger.script = script
+    service.accept(NewMessage("Hello", tuple(Recipient(to, "viber") for to in ids)))
+    wait_until(lambda: counts(service) == {"sent": 647, "failed": 3}, 20)
+    assert [call.path for call in messenger.calls] == ["/pa/broadcast_message"] * 3
+    assert sorted(len(call.receivers) for call in messenger.calls) == [50, 300, 300]
+    assert sorted(to for call in messenger.calls for to in call.receivers) == ids
+    failed = {
+        delivery.recipient.uuid
+        for delivery, _ in service.finished(1000, None).rows
+        if delivery.state is State.FAILED
+    }
+    assert failed == set(lost)
+
+
+def test_an_account_that_may_not_broadcast_reaches_everyone_one_by_one(
+    service: Service, messenger: FakeMessenger, worker: object
+) -> None:
+    messenger.script = lambda call: (
+        Answer(200, b'{"status": 20, "status_message": "broadcastNotAllowed"}')
+        if call.path.endswith("broadcast_message")
+        else None
+    )
+    ids = [f"{n:022d}==" for n in range(40)]
+    service.accept(NewMessage("Hello", tuple(Recipient(to, "viber") for to in ids)))
+    wait_until(lambda: counts(service)["sent"] == 40, 20)
+    paths = Counter(call.path for call in messenger.calls)
+    assert paths == {"/pa/broadcast_message": 1, "/pa/send_message": 40}
+
+
+def test_thousands_that_end_at_once_are_recorded(
+    service: Service, messenger: FakeMessenger, start: Start
+) -> None:
+    def script(_: Call) -> Answer:
+        body = b'{"status": 0, "status_message": "ok", "message_token": 7}'
+        return Answer(200, body, after_s=max(0.0, answer_at - time.time()))
+
+    messenger.script = script
+    answer_at = time.time() + 8
+    worker = start("postrider", "worker")
+    for n in range(4):
+        ids = tuple(Recipient(f"{n}-{m}", "viber") for m in range(3000))
+        service.accept(NewMessage("Hello", ids))
+    wait_until(lambda: service.store.counts().finished == 12_000, 40)
+    assert worker.poll() is None
+
+
+# -- an adapter that breaks
+
+
+@pytest.fixture
+def rogue(service: Service) -> Service:
+    """The service with that messenger set up."""
+    return Service(
+        service.store, service.settings, {**service.accounts, ("rogue", "default"): Rogue()}
+    )
+
+
+def start_rogue(start: Start, client: redis.Redis, **env: str) -> subprocess.Popen[bytes]:
+    # -P: not from its own folder, where the tests' packages have the names of ours
+    process = start("python", "-P", str(ROOT / "tests" / "rogue.py"), **env)
+    wait_until(lambda: client.scard("rq:workers"), 15, "a worker in RQ's books")
+    return process
+
+
+@pytest.mark.parametrize("how", ["loop", "regex"])
+def test_an_event_loop_that_stands_still_ends_its_process(
+    rogue: Service, client: redis.Redis, start: Start, tmp_path: Path, how: str
+) -> None:
+    process = start_rogue(start, client)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    rogue.accept(NewMessage("Hello", (Recipient(how, "rogue"),)))
+    assert process.wait(60) == -signal.SIGPROF
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    took_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert took_s < 8  # of which 3 for this, the rest for starting
+    assert "in request" in (tmp_path / "processes.log").read_text()  # it says where it stood
+    assert client.zcard("pr:leases") == 1
+
+
+def test_a_memory_hog_gets_what_a_worker_may_use_and_no_more(
+    rogue: Service, client: redis.Redis, start: Start
+) -> None:
+    process = start_rogue(start, client, WORKER_MEMORY=str(400 * 1024 * 1024))
+    rogue.accept(NewMessage("Hello", tuple(Recipient(to, "rogue") for to in ("hog", "ana"))))
+    wait_until(lambda: counts(rogue)["sent"] == 1 and counts(rogue)["sending"] == 0, 20)
+    status = Path(f"/proc/{process.pid}/status")
+    if process.poll() is None and status.exists():
+        (peak,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        assert int(peak.split()[1]) < 500 * 1024
+    rogue.accept(NewMessage("Hello", (Recipient("bob", "rogue"),)))
+    wait_until(lambda: counts(rogue)["sent"] == 2, 20)
+
+
+def test_one_that_kills_its_worker_is_tried_alone_three_times_and_no_neighbour_fails(
+    rogue: Service, client: redis.Redis, start: Start
+) -> None:
+    neighbours = [Recipient(f"ana {n}", "rogue") for n in range(20)]
+    everyone = [*neighbours[:10], Recipient("exit", "rogue"), *neighbours[10:]]
+    rogue.accept(NewMessage("Hello", tuple(everyone)))
+    processes = [start_rogue(start, client)]
+
+    def all_have_ended() -> bool:
+        if processes[-1].poll() is not None:
+            # Its leases run out, and somebody sweeps.
+            for job in client.zrange("pr:leases", 0, -1):
+                client.zadd("pr:leases", {job: time.time() - 1})
+            client.set("pr:swept", time.time())
+            client.delete("pr:patience")
+            rogue.sweep()
+            processes.append(start_rogue(start, client))
+        return counts(rogue) == {"sent": 20, "failed": 1}
+
+    wait_until(all_have_ended, 90)
+    assert [process.poll() for process in processes] == [7, 7, 7, 7, None]
+    (failed,) = [d for d, _ in rogue.finished(100, None).rows if d.state is State.FAILED]
+    assert failed.recipient.uuid == "exit"
+    lines = [client.hget(key, "10") or b"" for key in client.scan_iter("pr:a:*")]
+    assert b"crashed_worker" in lines[0].splitlines()[-1]
+    assert lines[0].count(b"died") == 4
+
+
+def test_an_account_that_hangs_leaves_anothers_sends_untouched(
+    service: Service, messenger: FakeMessenger, start: Start, client: redis.Redis
+) -> None:
+    hang_until = time.time() + 60
+
+    def script(call: Call) -> Answer | None:
+        if call.path.startswith("/bot"):
+            after_s = max(0.0, hang_until - time.time())
+            return says(ok=True, result={"message_id": 1}, after_s=min(after_s, 12.0))
+        return None
+
+    messenger.script = script
+    start("postrider", "worker", WORKER_CONCURRENCY="10")
+    wait_until(lambda: client.scard("rq:workers"), 15)
+    post(service, 200)
+    wait_until(lambda: len(messenger.calls) == 10)
+    others = tuple(Recipient(str(n), "whatsapp") for n in range(4915100000, 4915100300))
+    service.accept(NewMessage("Hello", others))
+    wait_until(lambda: counts(service)["sent"] >= 300, 11)
+    paths = Counter(call.path.startswith("/bot") for call in messenger.calls)
+    assert paths == {True: 10, False: 300}
+    hang_until = 0.0
+
+
+def claims_per_second(client: redis.Redis, within_s: float = 4) -> float:
+    """How often scripts run: an idle worker looks once a second, and runs a sweep's few now and then."""
+
+    def calls() -> int:
+        return client.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0)
+
+    first, began = calls(), time.monotonic()
+    wait_until(lambda: time.monotonic() - began > within_s, within_s + 1)
+    return (calls() - first) / within_s
+
+
+@pytest.mark.parametrize("waits", ["in queues", "in a line", "alone", "for nobody"])
+def test_a_worker_that_can_send_nothing_of_what_waits_does_not_spin(
+    service: Service, client: redis.Redis, start: Start, waits: str
+) -> None:
+    if waits == "for nobody":
+        gone = Service(
+            service.store, service.settings, {("rogue", "default"): Rogue(), **service.accounts}
+        )
+        gone.accept(NewMessage("x", tuple(Recipient(str(n), "rogue") for n in range(2500))))
+    else:
+        client.hset("pr:account:telegram", "until", time.time() + 600)
+        post(service, 2500)
+    if waits == "alone":
+        client.hdel("pr:account:telegram", "until")
+        claims = service.claim("dead", 300).claims
+        service.record("sweep", [died(c, service.settings) for c in claims])
+        client.hset("pr:account:telegram", "until", time.time() + 600)
+    if waits in {"in a line", "alone"}:
+        for n in range(5):
+            service.accept(NewMessage("x", (Recipient(str(n), "sandbox"),)))
+            service.claim("dead", 1)
+    start("postrider", "worker")
+    wait_until(lambda: client.scard("rq:workers"), 15)
+    wait_until(lambda: client.zcount("rq:scheduler:scheduled_jobs", 0, time.time()) == 0)
+    assert claims_per_second(client) < 8
 
 
 # -- RQ's own tools

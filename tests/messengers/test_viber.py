@@ -300,6 +300,146 @@ def test_junk_gives_an_outcome_and_is_never_taken_for_a_yes(status, body):
     assert BOT.people(body) == []
 
 
+# Broadcasts
+
+
+IDS = [f"{n:022d}==" for n in range(700)]
+"""As long as real ones."""
+
+
+def outs(count: int, text: str = "Hi", *, tos: list[str] | None = None) -> list[Outbound]:
+    return [Outbound(to, text, f"key-{n}") for n, to in enumerate((tos or IDS)[:count])]
+
+
+def test_a_broadcast_names_its_receivers_and_says_everything_once():
+    request = BOT.broadcast(outs(3))
+    assert (request.method, request.headers) == ("POST", HEADERS)
+    assert request.url == "https://chatapi.viber.com/pa/broadcast_message"
+    assert request.json == {
+        "broadcast_list": IDS[:3],
+        "min_api_version": 1,
+        "type": "text",
+        "text": "Hi",
+        "sender": {"name": "Postrider"},
+    }
+    assert get_message(request.json).validate()
+
+
+def test_a_broadcast_has_300_receivers_and_not_one_more():
+    assert BOT.most_receivers("Hi", IDS) == 300
+    assert BOT.most_receivers("я" * 5000, IDS) == 300
+    assert BOT.most_receivers("Hi", IDS[:1]) == 300
+
+
+LONGEST_IDS = {
+    "as they are": IDS,
+    "64 letters": [f"{n:064d}" for n in range(300)],
+    "64 emoji": [chr(0x1F600 + n % 64) * 64 for n in range(300)],
+    "quotes": ['"' * 64] * 300,
+}
+
+
+@pytest.mark.parametrize("tos", LONGEST_IDS.values(), ids=LONGEST_IDS)
+@pytest.mark.parametrize(
+    "text", ["a", "a" * 7000, "я" * 7000, "😀" * 7000, '"' * 7000, "\x01" * 4833]
+)
+def test_the_largest_broadcast_stays_within_30_kb(text, tos):
+    bot = Viber(TOKEN, "\x01" * 28)
+    assert bot.check_text(text) is None
+    count = bot.most_receivers(text, tos)
+    assert 1 <= count <= 300
+    assert len(wire(bot.broadcast(outs(count, text, tos=tos)))) <= 30_000
+
+
+@pytest.mark.parametrize("what", ["name", "first_name", "anything"])
+def test_a_text_that_viber_would_fill_in_is_never_broadcast(what):
+    assert BOT.most_receivers(f"Dear replace_me_with_{what}!", IDS) == 1
+
+
+def test_one_token_answers_for_all_of_a_broadcast():
+    answer = reply({"status": 0, "status_message": "ok", "message_token": 40808912438712})
+    assert BOT.read_broadcast(answer, outs(300)) == [Sent("40808912438712")] * 300
+    answer = reply({"status": 0, "message_token": 7, "failed_list": []})
+    assert BOT.read_broadcast(answer, outs(2)) == [Sent("7")] * 2
+
+
+def failed(*rows: object) -> Reply:
+    return reply({"status": 0, "status_message": "ok", "message_token": 7, "failed_list": rows})
+
+
+def row(to: object, status: object, why: object = "because") -> dict:
+    return {"receiver": to, "status": status, "status_message": why}
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        *((status, Rejected("because")) for status in (3, 4, 5, 6, 11, 13, 14, 16, 17, 18)),
+        (12, Retry("because", after_s=600, pauses="recipient")),
+        *((status, Retry("because")) for status in (1, 2, 7, 8, 9, 10, 15, 19, 20)),
+        *((status, Retry("because")) for status in (-1, 21, 99)),
+    ],
+)
+def test_who_is_named_as_failed_did_not_get_it_and_holds_up_nobody_else(status, outcome):
+    found = BOT.read_broadcast(failed(row(IDS[1], status)), outs(3))
+    assert found == [Sent("7"), outcome, Sent("7")]
+
+
+@pytest.mark.parametrize("status", [None, True, False, 0, 6.0, "6", [6], {"6": 6}])
+def test_who_is_named_as_failed_without_a_status_proves_nothing(status):
+    first, second = BOT.read_broadcast(failed(row(IDS[0], status)), outs(2))
+    assert isinstance(first, Unclear)
+    assert second == Sent("7")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        None,
+        5,
+        "x",
+        {},
+        {"receiver": IDS[0], "status": 6},
+        [None, 5, "x", [], {}],
+        [row(None, 6), row(5, 6), row([IDS[0]], 6), row({}, 6), row(True, 6)],
+        [row("somebody else", 6)],
+    ],
+)
+def test_a_list_of_failed_ones_that_names_nobody_of_ours_fails_nobody(rows):
+    answer = reply({"status": 0, "message_token": 7, "failed_list": rows})
+    assert BOT.read_broadcast(answer, outs(2)) == [Sent("7")] * 2
+
+
+@pytest.mark.parametrize("status", [*range(-1, 19), 21, 99])
+def test_a_refused_broadcast_is_refused_for_all_as_a_single_one_is(status):
+    body = {"status": status, "status_message": "because", "failed_list": [row(IDS[0], 6)]}
+    answer = reply(body)
+    expected = BOT.read(answer)
+    assert not isinstance(expected, Sent)
+    assert BOT.read_broadcast(answer, outs(3)) == [expected] * 3
+
+
+@pytest.mark.parametrize("status", [19, 20])
+@pytest.mark.parametrize("http", [200, 400, 403])
+def test_an_account_that_may_not_broadcast_is_told_from_all_else(status, http):
+    assert BOT.read_broadcast(reply({"status": status}, http), outs(3)) is None
+
+
+@pytest.mark.parametrize("status", [19.0, 20.0, "19", "20", True, [19], {"status": 19}, None])
+def test_what_only_looks_like_such_a_refusal_is_none(status):
+    found = BOT.read_broadcast(reply({"status": status, "status_message": "x"}), outs(3))
+    assert found is not None
+    assert [type(outcome) for outcome in found] == [Unclear] * 3
+
+
+@pytest.mark.parametrize("body", JUNK, ids=lambda body: ascii(body[:30]))
+@pytest.mark.parametrize("status", [0, 200, 302, 400, 401, 404, 429, 500, 999])
+def test_junk_gives_each_receiver_an_outcome_and_is_never_taken_for_a_yes(status, body):
+    found = BOT.read_broadcast(Reply(status, body, {"retry-after": "soon"}), outs(3))
+    assert len(found) == 3
+    assert all(isinstance(outcome, Retry | Rejected | Unclear) for outcome in found)
+
+
 # Who we are, and the webhook
 
 
