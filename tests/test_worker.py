@@ -347,7 +347,7 @@ def test_one_that_kills_its_worker_is_tried_alone_three_times_and_no_neighbour_f
     assert failed.recipient.uuid == "exit"
     lines = [client.hget(key, "10") or b"" for key in client.scan_iter("pr:a:*")]
     assert b"crashed_worker" in lines[0].splitlines()[-1]
-    assert lines[0].count(b"died") == 4
+    assert lines[0].count(b"died") == 3
 
 
 def test_an_account_that_hangs_leaves_anothers_sends_untouched(

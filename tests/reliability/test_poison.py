@@ -101,11 +101,11 @@ def test_a_memory_hog_costs_its_own_tries_and_no_worker(
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The short form has an end that the process makes, and one that it has to be given."""
+    """The short form has one way to die; tests/test_worker.py has the others in small."""
     if "how" in metafunc.fixturenames:
         long = metafunc.config.getoption("--long", default=False)
         ends = [how for how in DEADLY if how != "eat_memory"]
-        metafunc.parametrize("how", ends if long else ["exit_at_once", "hold_the_lock"])
+        metafunc.parametrize("how", ends if long else ["exit_at_once"])
 
 
 def test_poison_is_tried_alone_three_times_and_given_up_and_harms_nobody(
