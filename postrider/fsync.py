@@ -15,7 +15,9 @@ from postrider.errors import Unavailable
 
 LOOK_S = 0.005
 WAIT_MS = 1_500
-"""Less than a client waits; under `appendfsync everysec` it takes up to 1 s."""
+"""For the fsync itself. Less than a client waits; under `appendfsync everysec` it takes up to 1 s."""
+WRITTEN_WITHIN_S = 2.5
+"""Redis postpones a write for up to 2 s while an fsync takes long."""
 
 
 class _WaitAof:
@@ -64,7 +66,7 @@ class Written:
         answer, told = pipe.execute(raise_on_error=False)
         if isinstance(answer, Exception):
             raise answer
-        give_up_at = time.monotonic() + WAIT_MS / 1000
+        give_up_at = time.monotonic() + WRITTEN_WITHIN_S
         while _held_back(told):
             if time.monotonic() > give_up_at:
                 raise Unavailable(
