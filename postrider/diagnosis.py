@@ -24,6 +24,7 @@ from messengers.base import (
 )
 from postrider import demands, embedded, link, queue, room
 from postrider.errors import Misconfigured, Unavailable
+from postrider.inbox import Inbox
 from postrider.records import account_key
 from postrider.service import RESCUE_AFTER_S, open_accounts
 from postrider.settings import Settings
@@ -100,7 +101,7 @@ def examine(about_to: Callable[[str], None] = lambda _: None) -> Report:
             for (service, account), adapter in accounts.items():
                 if isinstance(adapter, KnowsPeople | Webhook):
                     name = f"{service}/{account}"
-                    report.meet(name, Store(client).people(name))
+                    report.meet(name, Inbox(client).people(name))
     except Misconfigured as error:  # it does not answer
         remedy = (
             "correct REDIS_URL, or start that Redis"

@@ -3,6 +3,10 @@
 PostriderError
   InvalidRequest       the request itself is wrong; says which field and why
   NotFound             no such thing, or not yours
+  Forbidden            yours to see, not to do
+  IllegalTransition    a delivery in a state that does not allow it
+  IdempotencyConflict  the key is taken: by another body, or by a call that still runs
+  TooManyRequests      over a limit of the caller's own; try again later
   Unavailable          Redis is away, full or slow; try again later
   BadSignature         an incoming call that its messenger did not sign
   WrongMediaType       a body that is not JSON
@@ -38,6 +42,26 @@ class WrongMediaType(PostriderError):
 
 class TooLarge(PostriderError):
     """A body over the limit."""
+
+
+class Forbidden(PostriderError):
+    """The caller's role does not allow it."""
+
+
+class IllegalTransition(PostriderError):
+    """The state in which a delivery is does not allow it."""
+
+
+class IdempotencyConflict(PostriderError):
+    """An `Idempotency-Key` that belongs to another body, or to a call that still runs."""
+
+
+class TooManyRequests(PostriderError):
+    """The caller is over a limit of its own."""
+
+    def __init__(self, reason: str, *, retry_after_s: int = 1) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(reason)
 
 
 class Unavailable(PostriderError):

@@ -93,6 +93,22 @@ def new_message_id(now: datetime) -> str:
     return "".join(reversed(digits))
 
 
+Role = Literal["viewer", "sender", "admin"]
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who asks. `id` owns the messages it sends; the user that the settings name has none: ''."""
+
+    id: str
+    name: str
+    role: Role
+
+    def sees(self, owner: str) -> bool:
+        """Whether what `owner` sent is there for this client at all."""
+        return self.role == "admin" or self.id == owner
+
+
 @dataclass(frozen=True, slots=True)
 class Recipient:
     """An address on one messenger. `account` is the configured sender there."""

@@ -28,6 +28,7 @@ from messengers.base import (
 )
 from postrider import verdicts
 from postrider.errors import BadSignature, InvalidRequest, NotFound, Unavailable
+from postrider.inbox import Inbox
 from postrider.limits import Limits, limits_of
 from postrider.model import (
     Claim,
@@ -80,7 +81,10 @@ class Service:
     limits: dict[tuple[str, str], Limits] = field(init=False)
     """The same -> what it may do; an account that turns out not to be allowed to broadcast no longer does."""
 
+    inbox: Inbox = field(init=False)
+
     def __post_init__(self) -> None:
+        object.__setattr__(self, "inbox", Inbox(self.store.redis))
         limits = {key: limits_of(adapter, self.settings) for key, adapter in self.accounts.items()}
         object.__setattr__(self, "limits", limits)
 
@@ -185,13 +189,13 @@ class Service:
 
     def keep_note(self, note: Note) -> None:
         """Puts a sandbox message into the inbox."""
-        self.store.keep_note(note.key, {"uuid": note.to, "text": note.text})
+        self.inbox.keep_note(note.key, {"uuid": note.to, "text": note.text})
 
     def notes(
         self, limit: int, after: float | None = None
     ) -> list[tuple[datetime, dict[str, str]]]:
         """The sandbox's newest messages, or the first that came later than `after` (s); oldest first."""
-        return self.store.notes(limit, after)
+        return self.inbox.notes(limit, after)
 
     # -- hearing from messengers
 
@@ -205,7 +209,7 @@ class Service:
             raise NotFound("no such webhook")
         if not adapter.authentic(headers, body, self.store.now()):
             raise BadSignature("the signature does not match the body")
-        self.store.remember_people(f"{service}/{account}", adapter.people(body))
+        self.inbox.remember_people(f"{service}/{account}", adapter.people(body))
 
     # -- delivering
 

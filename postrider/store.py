@@ -3,20 +3,16 @@
 Every change is one Lua script, so that it happens whole or not at all. Redis TIME is the one clock.
 """
 
-import functools
-import hashlib
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from importlib import resources
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal
 
 import redis
 
-from messengers.base import Person
 from postrider import link, records
 from postrider.errors import Unavailable
 from postrider.fsync import Fsync, Written
@@ -31,10 +27,8 @@ from postrider.model import (
     Verdict,
 )
 from postrider.room import Room, size_of
+from postrider.scripts import Scripts, unavailable_when_redis_is
 from postrider.settings import Durability
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 CHUNK = 1_000
 """Deliveries that one script call touches at most: Redis answers nobody else meanwhile."""
@@ -42,26 +36,9 @@ COMMIT_WITHIN_S = 10.0
 """A message that is not committed by then never will be."""
 WAKE = "pr:wake"
 """Channel on which a due time (s) is told to sleeping workers."""
-PEOPLE_KEPT = 1_000
-NOTES_KEPT = 10_000
 
 Listed = tuple[Delivery, Message]
 _WRITE, _COMMIT, _ARM = 1, 2, 4  # the phases of accept.lua
-
-
-def _unavailable_when_redis_is(method: Callable[P, R]) -> Callable[P, R]:
-    """Redis away, full, read-only or too slow: `Unavailable`, whatever redis-py calls it."""
-
-    @functools.wraps(method)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return method(*args, **kwargs)
-        except redis.RedisError as error:
-            if (why := link.why_unavailable(error)) is None:
-                raise
-            raise Unavailable(why) from error
-
-    return wrapped
 
 
 @contextmanager
@@ -136,34 +113,15 @@ class Store:
 
     def __init__(self, client: redis.Redis, *, durability: Durability = "none") -> None:
         self.redis = client
+        self.scripts = Scripts(client)
         self.room = Room(client)
         self._commit: Callable[..., Any] = {
             "always": Fsync(client).command,
             "everysec": Written(client).command,
             "none": client.execute_command,
         }[durability]
-        folder = resources.files("postrider") / "lua"
-        lib = "".join((folder / name).read_text() for name in ("_lib.lua", "_accounts.lua"))
-        self._scripts = {
-            path.name.removesuffix(".lua"): lib + path.read_text()
-            for path in folder.iterdir()
-            if path.name.endswith(".lua") and not path.name.startswith("_")
-        }
-        self._shas = {
-            name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-            for name, text in self._scripts.items()
-        }
 
-    def _run(self, script: str, *args: str | float | bytes) -> Any:
-        return self._run_by(self.redis.execute_command, script, *args)
-
-    def _run_by(self, command: Callable[..., Any], script: str, *args: str | float | bytes) -> Any:
-        try:
-            return command("EVALSHA", self._shas[script], 0, *args)
-        except redis.exceptions.NoScriptError:
-            return command("EVAL", self._scripts[script], 0, *args)
-
-    @_unavailable_when_redis_is
+    @unavailable_when_redis_is
     def now(self) -> datetime:
         """Redis's time."""
         client: Any = self.redis
@@ -172,7 +130,7 @@ class Store:
 
     # -- accepting
 
-    @_unavailable_when_redis_is
+    @unavailable_when_redis_is
     def accept(
         self, message_id: str, new: NewMessage, now: datetime, receivers: int | None = None
     ) -> Message:
@@ -197,7 +155,7 @@ class Store:
         def step(phases: int, first: int, count: int, *more: str | float) -> None:
             command = self._commit if phases & _COMMIT else self.redis.execute_command
             words = (phases, message_id, deadline, due, first, count, *more)
-            if self._run_by(command, "accept", *words) != b"ok":
+            if self.scripts.run_by(command, "accept", *words) != b"ok":
                 raise Unavailable("Redis was too slow to take it; nothing was accepted")
 
         fields = records.message_fields(message)
@@ -225,11 +183,11 @@ class Store:
         """Puts a committed message's deliveries from `first` on into the schedule; doing it twice is no harm."""
         for start in range(first, total, CHUNK):
             count = min(CHUNK, total - start)
-            self._run("accept", _ARM, message_id, "0", due, start, count, 0)
+            self.scripts.run("accept", _ARM, message_id, "0", due, start, count, 0)
 
     # -- claiming and recording
 
-    @_unavailable_when_redis_is
+    @unavailable_when_redis_is
     def claim(
         self,
         worker: str,
@@ -245,7 +203,7 @@ class Store:
         `specs`: account -> Limits.spec; what belongs to others waits. `worker` is its name in RQ's books, which show it
         as busy while it has claims, or `busy` older ones. `alone`: whether one may be given that goes by itself.
         """
-        now, next_look, more, rows, messages = self._run(
+        now, next_look, more, rows, messages = self.scripts.run(
             "claim",
             *(worker, nonce, lease_s, CHUNK, busy, int(alone)),
             random.random(),  # noqa: S311 - a gap between messages, no secret
@@ -255,14 +213,16 @@ class Store:
         claims = list(records.claims(now, rows, messages))
         return Claimed(claims, records.moment(now), wait_s, bool(more))
 
-    @_unavailable_when_redis_is
+    @unavailable_when_redis_is
     def claim_one(self, job_id: str, specs: Mapping[str, Any], lease_s: float) -> Claim | None:
         """The claim of one job that a stock worker runs; None when there is nothing to do, or not yet."""
         chance = random.random()  # noqa: S311 - a gap between messages, no secret
-        now, rows, messages = self._run("claim_one", job_id, lease_s, chance, json.dumps(specs))
+        now, rows, messages = self.scripts.run(
+            "claim_one", job_id, lease_s, chance, json.dumps(specs)
+        )
         return next(records.claims(now, rows, messages), None)
 
-    @_unavailable_when_redis_is
+    @unavailable_when_redis_is
     def renew(self, job_ids: Iterable[str], lease_s: float) -> None:
         """Holds on to claims that are still at work."""
         until = self.now().timestamp() + lease_s
@@ -271,7 +231,7 @@ class Store:
         for first in range(0, len(jobs), CHUNK):
             client.zadd("pr:leases", dict.fromkeys(jobs[first : first + CHUNK], until), xx=True)
 
-    @_unavailable_when_redis_is
+    @unavailable_when_redis_is
     def record(
         self,
         worker: str,
@@ -291,50 +251,52 @@ class Store:
         for first in range(0, len(verdicts), CHUNK):
             args = _told(verdicts[first : first + CHUNK])
             ttls = (finished_ttl_s, failed_ttl_s)
-            moved += map(bool, self._run("record", worker, *ttls, worked_s, refused_s, *args))
+            moved += map(
+                bool, self.scripts.run("record", worker, *ttls, worked_s, refused_s, *args)
+            )
             worked_s = 0.0
         return moved
 
     # -- sweeping
 
-    @_unavailable_when_redis_is
+    @unavailable_when_redis_is
     def overdue(self, lease_s: float, most: int = CHUNK) -> list[Claim]:
         """Claims whose lease ran out; another sweep is not given the same ones for 5 s.
 
         None for `lease_s` seconds after a time in which nobody swept: Redis was away, and no worker could renew.
         """
-        now, rows, messages = self._run("overdue", most, 5, 3 * 5, lease_s)
+        now, rows, messages = self.scripts.run("overdue", most, 5, 3 * 5, lease_s)
         return list(records.claims(now, rows, messages))
 
-    @_unavailable_when_redis_is
+    @unavailable_when_redis_is
     def rescue(self, late_s: float, most: int = 100) -> int:
         """Arms what should have left `late_s` ago and no list would send; how many."""
-        return int(self._run("rescue", late_s, most, CHUNK))
+        return int(self.scripts.run("rescue", late_s, most, CHUNK))
 
-    @_unavailable_when_redis_is
+    @unavailable_when_redis_is
     def release(self, unserved_s: float) -> None:
         """Gives what waits in our lines to RQ's queues, when no worker of ours has claimed for so long."""
-        while self._run("release", unserved_s, CHUNK):
+        while self.scripts.run("release", unserved_s, CHUNK):
             pass
 
-    @_unavailable_when_redis_is
+    @unavailable_when_redis_is
     def finish_accepting(self, most: int = 10) -> None:
         """Ends what a dead API process left half way: committed is armed, the rest removed."""
-        for mid, first, total, due in self._run("unfinished", most, CHUNK, COMMIT_WITHIN_S):
+        for mid, first, total, due in self.scripts.run("unfinished", most, CHUNK, COMMIT_WITHIN_S):
             self.arm(mid.decode(), int(first), int(total), due.decode())
 
-    @_unavailable_when_redis_is
+    @unavailable_when_redis_is
     def purge(self, which: Literal["finished", "failed"], before: datetime | None = None) -> int:
         """Forgets what ended before then (None: all of it), in chunks; how many."""
         bound = records.seconds(before.timestamp()) if before else "+inf"
         forgotten = 0
-        while count := int(self._run("purge", f"pr:{which}", bound, CHUNK)):
+        while count := int(self.scripts.run("purge", f"pr:{which}", bound, CHUNK)):
             forgotten += count
         return forgotten
 
     # -- lists
 
-    @_unavailable_when_redis_is
+    @unavailable_when_redis_is
     def counts(self, late_s: float = 0.0) -> Counts:
         """How many deliveries stand where; `late` counts those that were due more than `late_s` ago."""
         late_before = self.now().timestamp() - late_s
@@ -344,7 +306,7 @@ class Store:
         pipe.zcount("pr:waiting", "-inf", f"({records.seconds(late_before)}")
         return Counts(*pipe.execute())
 
-    @_unavailable_when_redis_is
+    @unavailable_when_redis_is
     def pauses(self, accounts: Sequence[str]) -> dict[str, tuple[datetime, str]]:
         """Those of `accounts` that send nothing just now: until when at least, and what their messenger said."""
         pipe: Any = self.redis.pipeline(transaction=False)
@@ -353,12 +315,12 @@ class Store:
         found = zip(accounts, pipe.execute(), strict=True)
         return {a: (records.moment(until), why.decode()) for a, (until, why) in found if until}
 
-    @_unavailable_when_redis_is
+    @unavailable_when_redis_is
     def scheduled(self, limit: int, cursor: str | None = None) -> Page:
         """What waits, soonest first."""
         return self._page(["pr:waiting"], "up", limit, cursor)
 
-    @_unavailable_when_redis_is
+    @unavailable_when_redis_is
     def finished(self, limit: int, cursor: str | None = None) -> Page:
         """What ended, newest first, and what is unknown with no try left."""
         return self._page(["pr:finished", "pr:failed", "pr:held"], "down", limit, cursor)
@@ -371,7 +333,7 @@ class Store:
         messages: dict[str, Message] = {}
         found: list[tuple[float, str, bytes]] = []
         for key in lists:
-            count, rows, texts = self._run("page", key, order, limit + 1, at, behind)
+            count, rows, texts = self.scripts.run("page", key, order, limit + 1, at, behind)
             total += count
             messages.update(records.messages(texts))
             found += ((float(score), id_.decode(), record) for id_, score, record in rows)
@@ -387,7 +349,7 @@ class Store:
             last,
         )
 
-    @_unavailable_when_redis_is
+    @unavailable_when_redis_is
     def attempts(self, ids: Sequence[str]) -> dict[str, list[Attempt]]:
         """What was tried for each of these deliveries, in the order in which it was recorded."""
         client: Any = self.redis
@@ -399,49 +361,3 @@ class Store:
                 pipe.hget(f"pr:a:{mid}:{int(index) // BUCKET}", index)
             found.update(zip(chunk, map(records.attempts, pipe.execute()), strict=True))
         return found
-
-    # -- the sandbox's inbox, and who has written to us
-
-    @_unavailable_when_redis_is
-    def keep_note(self, key: str, note: dict[str, str]) -> None:
-        """Keeps a note of the sandbox, once per key."""
-        self._run("inbox", key, json.dumps(note), NOTES_KEPT)
-
-    @_unavailable_when_redis_is
-    def notes(
-        self, limit: int, after: float | None = None
-    ) -> list[tuple[datetime, dict[str, str]]]:
-        """The newest notes, or the first that came later than `after` (s); oldest first, with when they came.
-
-        A note is what was kept, and its `key`.
-        """
-        client: Any = self.redis
-        if after is None:
-            order = client.zrange("pr:inbox:order", 0, limit - 1, desc=True, withscores=True)[::-1]
-        else:
-            order = client.zrangebyscore(
-                "pr:inbox:order", f"({records.seconds(after)}", "+inf", 0, limit, withscores=True
-            )
-        if not order:
-            return []
-        texts = client.hmget("pr:inbox", [key for key, _ in order])
-        return [
-            (records.moment(at), {"key": key.decode(), **json.loads(text)})
-            for (key, at), text in zip(order, texts, strict=True)
-            if text is not None
-        ]
-
-    @_unavailable_when_redis_is
-    def remember_people(self, account: str, people: Sequence[Person]) -> None:
-        """Keeps who has written to `account` (service/name); the first so many."""
-        client: Any = self.redis
-        key = f"pr:people:{account}"
-        if people and client.hlen(key) < PEOPLE_KEPT:
-            client.hset(key, mapping={p.to: p.name for p in people})
-
-    @_unavailable_when_redis_is
-    def people(self, account: str) -> list[Person]:
-        """Who has written to `account`."""
-        client: Any = self.redis
-        found = client.hgetall(f"pr:people:{account}")
-        return [Person(to.decode(), name.decode()) for to, name in sorted(found.items())]

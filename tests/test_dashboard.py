@@ -303,7 +303,7 @@ def test_a_page_left_open_keeps_only_the_newest(page: Page, service: Service) ->
     page.goto("/sandbox")
     expect(page.get_by_role("status")).to_have_text("Live")
     for n in range(2 * NOTES_SHOWN + 20):
-        service.store.keep_note(f"key-{n}", {"uuid": f"user {n // 100}", "text": str(n)})
+        service.inbox.keep_note(f"key-{n}", {"uuid": f"user {n // 100}", "text": str(n)})
 
     last = 2 * NOTES_SHOWN + 19
     expect(card(page, f"user {last // 100}").locator(".bubble p").last).to_have_text(str(last))
@@ -352,7 +352,7 @@ def test_the_inbox_gives_only_what_came_after_the_cursor(api: Api, service: Serv
     assert empty == {"messages": [], "next": "0"}
 
     for n in range(3):
-        service.store.keep_note(f"key-{n}", {"uuid": "ann", "text": f"text {n}"})
+        service.inbox.keep_note(f"key-{n}", {"uuid": "ann", "text": f"text {n}"})
     first = api.get(f"/sandbox.json?after={empty['next']}").json()
     assert [m["text"] for m in first["messages"]] == ["text 0", "text 1", "text 2"]
     assert {k: v for k, v in first["messages"][0].items() if k != "at"} == {
@@ -364,7 +364,7 @@ def test_the_inbox_gives_only_what_came_after_the_cursor(api: Api, service: Serv
 
     nothing = api.get(f"/sandbox.json?after={first['next']}").json()
     assert nothing == {"messages": [], "next": first["next"]}
-    service.store.keep_note("key-3", {"uuid": "ann", "text": "text 3"})
+    service.inbox.keep_note("key-3", {"uuid": "ann", "text": "text 3"})
     more = api.get(f"/sandbox.json?after={nothing['next']}").json()
     assert [m["key"] for m in more["messages"]] == ["key-3"]
 
@@ -372,7 +372,7 @@ def test_the_inbox_gives_only_what_came_after_the_cursor(api: Api, service: Serv
 def test_an_answer_is_bounded_and_the_cursor_leads_through_all(api: Api, service: Service) -> None:
     count = NOTES_SHOWN + 7
     for n in range(count):
-        service.store.keep_note(f"key-{n}", {"uuid": "ann", "text": str(n)})
+        service.inbox.keep_note(f"key-{n}", {"uuid": "ann", "text": str(n)})
 
     newest = api.get("/sandbox.json").json()["messages"]
     assert [int(m["text"]) for m in newest] == list(range(7, count))

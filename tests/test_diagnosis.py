@@ -74,7 +74,7 @@ def test_a_healthy_set_up_has_no_fault(examine: Examine) -> None:
 
 
 def test_it_names_who_has_written(examine: Examine, service: Service) -> None:
-    service.store.remember_people("viber/default", [Person("abc==", "Ben")])
+    service.inbox.remember_people("viber/default", [Person("abc==", "Ben")])
     people = {account: list(them.values()) for account, them in examine().people.items()}
     assert people == {
         "telegram/default": [Person("42", "@ana (Ana)"), Person("-100123", "Choir [red]")],

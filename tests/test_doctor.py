@@ -82,7 +82,7 @@ def test_a_terminal_is_told_when_nobody_has_written_and_when_all_is_well(
 
 def test_a_crowd_is_cut_short_on_a_terminal(at_terminal: AtTerminal, service: Service) -> None:
     crowd = [Person(f"id{n:03}", "x\x1b[2J") for n in range(30)]
-    service.store.remember_people("viber/default", crowd)
+    service.inbox.remember_people("viber/default", crowd)
     _, screen = at_terminal("doctor")
     assert "id019" in screen
     assert "id020" not in screen

@@ -32,7 +32,7 @@ def _logged_out(api: Api) -> None:
 def test_who_writes_to_the_bot_is_remembered(api: Api, service: Service) -> None:
     reply = api.post("/hooks/viber/default", data=SUBSCRIBED, headers=signed(SUBSCRIBED))
     assert (reply.status_code, reply.json()) == (200, {"status": "ok"})
-    assert service.store.people("viber/default") == [Person("01234567890A=", "Ana")]
+    assert service.inbox.people("viber/default") == [Person("01234567890A=", "Ana")]
 
 
 def test_the_call_that_proves_the_webhook_is_answered(api: Api) -> None:
@@ -54,7 +54,7 @@ def test_what_is_not_signed_is_refused(api: Api, service: Service, headers: dict
     raw = {name: value.encode("latin-1") for name, value in headers.items()}
     reply = api.post("/hooks/viber/default", data=SUBSCRIBED, headers=raw)  # type: ignore[arg-type]
     assert reply.status_code == 401
-    assert service.store.people("viber/default") == []
+    assert service.inbox.people("viber/default") == []
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
-"""Errors -> answers. The one table of HTTP statuses, and the one shape: `{"error": "..."}`."""
+"""Errors -> answers. The one table of HTTP statuses, and the two shapes: `{"error": "..."}` for the simple API, RFC 9457's
+problem with the same `error` beside it under /api/v1."""
 
 import logging
 import uuid
+from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any
 
 from apiflask import HTTPError
@@ -17,9 +20,13 @@ log = logging.getLogger("postrider.web")
 STATUS: dict[type[errors.PostriderError], int] = {
     errors.InvalidRequest: 400,
     errors.BadSignature: 401,
+    errors.Forbidden: 403,
     errors.NotFound: 404,
+    errors.IllegalTransition: 409,
+    errors.IdempotencyConflict: 409,
     errors.TooLarge: 413,
     errors.WrongMediaType: 415,
+    errors.TooManyRequests: 429,
     errors.Unavailable: 503,
 }
 
@@ -30,23 +37,51 @@ class Problem(BaseModel):
     error: str
 
 
+API = "/api/v1/"
+"""Below it errors are problems."""
 WORDS = {
     400: "The request cannot be taken as it is; `error` names the field and the reason",
     401: "Wrong or missing credentials",
+    403: "The caller's role does not allow it",
+    404: "No such thing, or none that the caller may see",
+    409: "Its state does not allow it, or the idempotency key is taken",
     413: "The body is over MAX_BODY_BYTES",
     415: "The body is not application/json",
+    429: "Over a limit of the caller's; `Retry-After` says when to try again",
     503: "Redis cannot answer; nothing was accepted unless `accepted` says `unknown`",
 }
 
 
 def documented(*statuses: int) -> dict[int, Any]:
-    """OpenAPI's description of these answers."""
+    """OpenAPI's description of these answers of the simple API."""
     schema = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+    return _described(statuses, "application/json", schema)
+
+
+def problems(*statuses: int) -> dict[int, Any]:
+    """OpenAPI's description of these answers under /api/v1."""
+    text = {"type": "string"}
+    fault = {
+        "type": "object",
+        "properties": {"field": text, "reason": text},
+        "required": ["field", "reason"],
+    }
+    schema = {
+        "type": "object",
+        "properties": {
+            **dict.fromkeys(("type", "title", "detail", "error"), text),
+            "status": {"type": "integer"},
+            "errors": {"type": "array", "items": fault},
+            "accepted": {"type": "string", "enum": ["unknown"]},
+        },
+        "required": ["type", "title", "status", "detail", "error"],
+    }
+    return _described(statuses, "application/problem+json", schema)
+
+
+def _described(statuses: Iterable[int], kind: str, schema: dict[str, Any]) -> dict[int, Any]:
     return {
-        status: {
-            "description": WORDS[status],
-            "content": {"application/json": {"schema": schema}},
-        }
+        status: {"description": WORDS[status], "content": {kind: {"schema": schema}}}
         for status in statuses
     }
 
@@ -60,36 +95,56 @@ def register(app: Flask) -> None:
 
 
 def answer(status: int, error: str, **more: object) -> Response:
-    """The one shape of an error."""
-    return Response(
-        json.dumps({"error": error, **more}, ensure_ascii=False) + "\n",
-        status,
-        mimetype="application/json",
-    )
+    """An error in the shape that belongs to the route."""
+    told: dict[str, object] = {"error": error, **more}
+    kind = "application/json"
+    if request.path.startswith(API):
+        title = HTTPStatus(status).phrase
+        slug = title.lower().replace(" ", "-")
+        told = {
+            "type": f"/problems/{slug}",
+            "title": title,
+            "status": status,
+            "detail": error,
+            **told,
+        }
+        kind = "application/problem+json"
+    return Response(json.dumps(told, ensure_ascii=False) + "\n", status, content_type=kind)
 
 
 def _refused(error: Exception) -> Response:
     if not isinstance(error, errors.PostriderError):  # only ever called with one
         raise TypeError from error
     status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
-    if isinstance(error, errors.Unavailable):
-        more = {"accepted": "unknown"} if error.accepted_unknown else {}
-        response = answer(status, str(error), **more)
+    more: dict[str, object] = {}
+    if isinstance(error, errors.Unavailable) and error.accepted_unknown:
+        more["accepted"] = "unknown"
+    if isinstance(error, errors.InvalidRequest) and error.field:
+        more |= _faults([(error.field, error.reason)])
+    response = answer(status, str(error), **more)
+    if isinstance(error, errors.Unavailable | errors.TooManyRequests):
         response.headers["Retry-After"] = str(error.retry_after_s)
-        return response
-    return answer(status, str(error))
+    return response
+
+
+def _faults(faults: list[tuple[str, str]]) -> dict[str, object]:
+    """What a problem says besides: every fault by its field. The simple API's shape never changes."""
+    if not request.path.startswith(API):
+        return {}
+    return {"errors": [{"field": field, "reason": reason} for field, reason in faults]}
 
 
 def _invalid(error: Exception) -> Response:
     """APIFlask's validation error: `{location: {"recipients.3.uuid": [message]}}`."""
     detail: dict[str, dict[str, list[str]]] = getattr(error, "detail", {})
     faults = [
-        f"{_path(field)}: {message}"
+        (_path(field), message)
         for fields in detail.values()
         for field, messages in fields.items()
         for message in messages
     ]
-    return answer(400, "; ".join(faults[:5]) or "Validation error")
+    told = "; ".join(f"{field}: {reason}" for field, reason in faults[:5])
+    return answer(400, told or "Validation error", **_faults(faults[:100]))
 
 
 def _path(field: str) -> str:
@@ -114,8 +169,9 @@ def _http(error: Exception) -> WerkzeugResponse:
         405: f"{request.method} is not allowed here",
         413: "the body is over MAX_BODY_BYTES",
     }
-    response.set_data(answer(status, words.get(status, error.description or error.name)).get_data())
-    response.content_type = "application/json"
+    answered = answer(status, words.get(status, error.description or error.name))
+    response.set_data(answered.get_data())
+    response.content_type = answered.content_type
     return response
 
 
