@@ -9,7 +9,7 @@ import binascii
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -24,10 +24,12 @@ from postrider.model import (
     Attempt,
     Delivery,
     Message,
+    MessageState,
     State,
     first_message_id,
     is_delivery_id,
     is_message_id,
+    message_state,
 )
 from postrider.records import account_key
 from postrider.scripts import Scripts, unavailable_when_redis_is
@@ -82,6 +84,11 @@ class Summary:
     message: Message
     counts: dict[State, int]
 
+    @property
+    def state(self) -> MessageState:
+        """The message's own state."""
+        return message_state(self.counts)
+
 
 class Finder:
     """Finds in one Redis."""
@@ -132,9 +139,11 @@ class Finder:
     ) -> tuple[list[Summary], str | None]:
         """One page of messages, newest first, and the cursor of the next or None. Raises InvalidRequest.
 
-        Of `wanted` all but state, account, uuid and message counts.
+        `wanted.state` is a message's own; account and message are left aside.
         """
-        asked = _asked(wanted)
+        if wanted.uuid is not None:
+            return self._messages_to(wanted, limit, cursor)
+        asked = _asked(replace(wanted, state=None))
         asked["key"], _ = self._shortest(_message_lists(wanted))
         _, after = _read_cursor(cursor, [asked["key"]])
         found: list[Summary] = []
@@ -143,13 +152,25 @@ class Finder:
             if after is not None:
                 more["after"] = after
             rows, go_on = self.scripts.run("find_messages", json.dumps(asked | more))
-            found += map(_summary, rows)
+            found += (s for s in map(_summary, rows) if wanted.state in {None, s.state})
             if not go_on:
                 return found, None
             after = go_on.decode()
             if len(found) >= limit:
                 break
         return found, _cursor(asked["key"], after)
+
+    def _messages_to(
+        self, wanted: Wanted, limit: int, cursor: str | None
+    ) -> tuple[list[Summary], str | None]:
+        """The messages of which a delivery goes to `wanted.uuid`."""
+        deliveries, further = self.deliveries(replace(wanted, state=None), limit, cursor)
+        ids = list(dict.fromkeys(found.message.id for found in deliveries))
+        if not ids:
+            return [], further
+        rows, _ = self.scripts.run("find_messages", json.dumps({"ids": ids}))
+        summaries = map(_summary, rows)
+        return [s for s in summaries if wanted.state in {None, s.state}], further
 
     @unavailable_when_redis_is
     def message(self, message_id: str, owner: str | None) -> Summary | None:

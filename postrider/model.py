@@ -87,6 +87,27 @@ QUEUES: Mapping[Priority, str] = {"high": "high", "normal": "default", "low": "l
 """Priority -> the RQ queue that carries it."""
 
 
+MessageState = Literal[
+    "scheduled", "sending", "delivered", "partially_delivered", "cancelled", "failed"
+]
+
+
+def message_state(counts: Mapping[State, int]) -> MessageState:
+    """A message's own state, out of how many of its deliveries stand where."""
+    total = sum(counts.values())
+    gone = sum(counts.get(state, 0) for state in (_S.SENT, _S.DELIVERED, _S.READ))
+    untouched = sum(counts.get(state, 0) for state in (_S.SCHEDULED, _S.PAUSED))
+    moving = sum(counts.get(state, 0) for state in (_S.SENDING, _S.RETRYING, _S.UNKNOWN))
+    cancelled = counts.get(_S.CANCELLED, 0)
+    if untouched and untouched + cancelled == total:
+        return "scheduled"
+    if untouched or moving:
+        return "sending"
+    if gone:
+        return "delivered" if gone == total else "partially_delivered"
+    return "cancelled" if cancelled == total else "failed"
+
+
 def new_message_id(now: datetime) -> str:
     """21 characters of base 62, in order of time: 45 bits of milliseconds, then 80 random bits.
 
@@ -177,11 +198,12 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """What a client asks to send. `send_at` is aware UTC; None: at once."""
+    """What a client asks to send. `send_at` is aware UTC, `send_in_s` counts from acceptance; both None: at once."""
 
     body: str = field(repr=False)
     recipients: tuple[Recipient, ...]
     send_at: datetime | None = None
+    send_in_s: float | None = None
     template: Template | None = field(default=None, repr=False)
     priority: Priority = "normal"
     owner: str = ""

@@ -39,6 +39,7 @@ from postrider.errors import (
 )
 from postrider.finding import Finder, Found, Summary, Wanted
 from postrider.inbox import Inbox
+from postrider.ledger import Ledger
 from postrider.limits import Limits, limits_of
 from postrider.model import (
     Claim,
@@ -100,6 +101,7 @@ class Service:
     finder: Finder = field(init=False)
     changes: Changes = field(init=False)
     repeats: Repeats = field(init=False)
+    ledger: Ledger = field(init=False)
 
     def __post_init__(self) -> None:
         for name, part in (
@@ -107,6 +109,7 @@ class Service:
             ("finder", Finder),
             ("changes", Changes),
             ("repeats", Repeats),
+            ("ledger", Ledger),
         ):
             object.__setattr__(self, name, part(self.store.redis))
         limits = {key: limits_of(adapter, self.settings) for key, adapter in self.accounts.items()}
@@ -133,7 +136,7 @@ class Service:
         self._check_recipients(new)
         self._check_body(new)
         now = self.store.now()
-        new = replace(new, recipients=recipients)
+        new = _timed(replace(new, recipients=recipients), now)
         message_id = new_message_id(now)
         if once is None:
             self._check_times(new, now)
@@ -142,7 +145,7 @@ class Service:
         runs_s = 2 * COMMIT_WITHIN_S
         before = self.repeats.begin(new.owner, once, message_id, now, runs_s=runs_s, kept_s=kept_s)
         if before is not None:
-            return accepted(before[0], new, before[1]), recipients
+            return accepted(before[0], _timed(new, before[1]), before[1]), recipients
         try:
             self._check_times(new, now)
             message = self._accept(message_id, new, now)
@@ -301,6 +304,12 @@ class Service:
             state = self.delivery(id_, owner).delivery.state
             raise IllegalTransition(f"it is {state}; {_WHEN[what]}")
         return self.finder.delivery(id_, owner) or found
+
+    def find_messages(
+        self, wanted: Wanted, limit: int, cursor: str | None
+    ) -> tuple[list[Summary], str | None]:
+        """A page of messages, newest first."""
+        return self.finder.messages(wanted, limit, cursor)
 
     def message(self, id_: str, owner: str | None) -> Summary:
         """One message and its counts. Raises NotFound."""
@@ -520,6 +529,13 @@ class Service:
         self.changes.sweep(now)
         if rescued := self.store.rescue(RESCUE_AFTER_S):
             log.warning("armed %d deliveries anew that stood in no list", rescued)
+
+
+def _timed(new: NewMessage, now: datetime) -> NewMessage:
+    """`new` with the moment that it names by seconds from now."""
+    if new.send_in_s is None:
+        return new
+    return replace(new, send_at=now + timedelta(seconds=new.send_in_s))
 
 
 def _outbound(claim: Claim) -> Outbound:
