@@ -165,11 +165,15 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """An address on one messenger. `account` is the configured sender there."""
+    """An address on one messenger. `account` is the configured sender there.
+
+    `send_at`: aware UTC, when it is to be sent instead of with the rest of its message.
+    """
 
     uuid: str
     service: str
     account: str = "default"
+    send_at: datetime | None = None
 
 
 OnUnknown = Literal["resend", "hold"]

@@ -230,18 +230,26 @@ class Service:
 
     def _check_times(self, new: NewMessage, now: datetime) -> None:
         self._check_time(new.send_at, now)
-        expires_at = new.terms.expires_at
-        if expires_at is not None and expires_at <= (new.send_at or now):
+        last = new.send_at or now
+        own = [(n, to.send_at) for n, to in enumerate(new.recipients) if to.send_at]
+        for n, send_at in own:
+            self._check_time(send_at, now, f"recipients[{n}].send_at")
+            last = max(last, send_at)
+        if own and new.terms.late_s is not None:
+            raise InvalidRequest(
+                "late_s", "cannot be said where recipients have times of their own"
+            )
+        if new.terms.expires_at is not None and new.terms.expires_at <= last:
             raise InvalidRequest("expires_at", "must be later than the message is due")
 
-    def _check_time(self, send_at: datetime | None, now: datetime) -> None:
+    def _check_time(self, send_at: datetime | None, now: datetime, field: str = "send_at") -> None:
         if send_at is None:
             return
         if send_at <= now:
-            raise InvalidRequest("send_at", PAST, alone=True)
+            raise InvalidRequest(field, PAST, alone=field == "send_at")
         days = self.settings.max_ahead_days
         if send_at - now > timedelta(days=days):
-            raise InvalidRequest("send_at", f"is more than {days} days (MAX_AHEAD_DAYS) ahead")
+            raise InvalidRequest(field, f"is more than {days} days (MAX_AHEAD_DAYS) ahead")
 
     # -- changing what was accepted
 

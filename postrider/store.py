@@ -126,13 +126,16 @@ def _told(verdicts: Iterable[Verdict]) -> list[str]:
 
 
 def accepted(message_id: str, new: NewMessage, now: datetime) -> Message:
-    """`new` as it is when it is accepted at `now`."""
+    """`new` as it is when it is accepted at `now`; due when the first of its deliveries is."""
+    own = [to.send_at for to in new.recipients if to.send_at]
+    if len(own) < len(new.recipients):
+        own.append(new.send_at or now)
     return Message(
         id=message_id,
         body=new.body,
         accepted_at=now,
-        due_at=new.send_at or now,
-        timed=new.send_at is not None,
+        due_at=min(own),
+        timed=new.send_at is not None or len(own) > 1,
         total=len(new.recipients),
         template=new.template,
         terms=new.terms,
@@ -177,6 +180,13 @@ class Store:
         due = records.seconds(message.due_at.timestamp())
         marks = "#" if message.total > COUNTED else ""
         written = [records.record(to, new.priority, marks) for to in new.recipients]
+        own_dues = any(to.send_at for to in new.recipients)
+        if own_dues:
+            dues = (
+                records.seconds((to.send_at or new.send_at or now).timestamp())
+                for to in new.recipients
+            )
+            written = [f"{at} {record}" for at, record in zip(dues, written, strict=True)]
 
         def step(phases: int, first: int, count: int, *more: str | float) -> None:
             command = self._commit if phases & _COMMIT else self.redis.execute_command
@@ -187,6 +197,8 @@ class Store:
         fields = records.message_fields(message)
         services = sorted({to.service for to in new.recipients})
         fields += ["services", " ".join(services)]
+        if own_dues:
+            fields += ["dues", "1"]
         if receivers is not None:
             fields += ["receivers", str(receivers)]
         texts = sum(len(text.encode()) for text in (*fields, *written))

@@ -11,13 +11,20 @@ import pytest
 import redis
 
 from messengers.base import Rejected, Sent
+from postrider.model import NewMessage, Recipient, new_message_id
 from postrider.service import Service
+from postrider.store import Store
 from tests.conftest import Api
 
 ANA = {"uuid": "1", "service": "whatsapp"}
 BEN = {"uuid": "2", "service": "telegram"}
 SOON = {"send_at": "2030-10-05 13:48:00"}
 ALL = "/api/v1/messages"
+
+
+@pytest.fixture
+def store(client: redis.Redis) -> Store:
+    return Store(client)
 
 
 def message(**changes: Any) -> dict[str, Any]:
@@ -81,6 +88,11 @@ def test_a_message_is_answered_as_a_resource(api: Api) -> None:
         ({"account": "shop"}, "recipients[0].service"),
         ({"recipients": [{**ANA, "name": "x"}]}, "recipients[0].name"),
         ({"recipients": [ANA, {**BEN, "uuid": "x y"}]}, "recipients[1].uuid"),
+        ({"recipients": [ANA, {**BEN, "send_at": "soon"}]}, "recipients[1].send_at"),
+        ({"recipients": [ANA, {**BEN, "send_at": "2020-01-01 00:00:00"}]}, "recipients[1].send_at"),
+        ({"recipients": [{**ANA, "timezone": "Asia/Tokyo"}]}, "recipients[0].timezone"),
+        ({"recipients": [{**ANA, "timezone": "Mars"}], **SOON}, "recipients[0].timezone"),
+        ({"recipients": [{**ANA, "timezone": "Asia/Tokyo"}], "late_s": 5, **SOON}, "late_s"),
         ({"colour": "red"}, "colour"),
     ],
 )
@@ -110,6 +122,55 @@ def test_what_is_not_there_is_a_problem_too(api: Api) -> None:
         assert reply.status_code == 404
         assert reply.headers["Content-Type"] == "application/problem+json"
     assert api.put(ALL).status_code == 405
+
+
+def test_each_recipient_gets_it_at_the_local_hour(api: Api) -> None:
+    mid = post(
+        api,
+        send_at="2030-10-05 09:00:00",
+        recipients=[
+            {**BEN, "timezone": "Asia/Tokyo"},
+            {**ANA, "timezone": "America/New_York"},
+            {"uuid": "3", "service": "telegram"},
+            {"uuid": "4", "service": "telegram", "send_at": "2030-01-01T00:00:00Z"},
+        ],
+    )["id"]
+    found = api.get("/api/v1/deliveries", params={"message": mid}).json()["deliveries"]
+    assert [d["due_at"] for d in found] == [
+        "2030-10-05T00:00:00Z",
+        "2030-10-05T13:00:00Z",
+        "2030-10-05T09:00:00Z",
+        "2030-01-01T00:00:00Z",
+    ]
+    assert api.get(f"{ALL}/{mid}").json()["due_at"] == "2030-01-01T00:00:00Z"
+
+
+def test_own_times_of_a_large_message_survive_a_death_before_it_is_armed(
+    store: Store, client: redis.Redis
+) -> None:
+    class DiesOnceItIsCommitted(Store):
+        def arm(self, *_: object) -> None:
+            raise redis.ConnectionError
+
+    now = store.now()
+    at = now + timedelta(hours=1)
+    recipients = tuple(
+        Recipient(str(n), "telegram", send_at=at + timedelta(seconds=n)) for n in range(2500)
+    )
+    message = DiesOnceItIsCommitted(client).accept(
+        new_message_id(now), NewMessage("x", recipients), now
+    )
+    assert store.scheduled(1).total == 0
+    client.zadd("pr:accepting", {message.id: 1.0})
+    store.finish_accepting()
+    due = dict(client.zrange("pr:in:scheduled", 0, -1, withscores=True))
+    assert due == {
+        f"{message.id}-{n}".encode(): pytest.approx(
+            (at + timedelta(seconds=n)).timestamp(), abs=1e-5
+        )
+        for n in range(2500)
+    }
+    assert client.keys("pr:w:*") == []
 
 
 # -- once

@@ -7,6 +7,7 @@
 --                                      on), changed, n:<state letter> (how many are there, see `moves`)
 --   pr:d:<message>:<bucket>    hash    index -> record of that delivery; BUCKET of them, so that it stays a listpack
 --   pr:a:<message>:<bucket>    hash    index -> its attempts, a line of JSON each
+--   pr:w:<message>:<bucket>    hash    index -> when it is due, until it is armed; of messages with `dues`: each has its own
 --   pr:in:<state>              zset    delivery -> when it is due, or when it ended (s); for each state but `sending`,
 --                                      which has leases; unknown with no try left stands in pr:in:held instead
 --   pr:leases                  zset    job -> when its claim runs out (s)

@@ -1,6 +1,7 @@
 -- Accepts (a part of) a message. A small one takes one call; a large one WRITEs its parts, then COMMITs, then ARMs them.
 -- ARGV  1 phases: 1 write, 2 commit, 4 arm   2 message   3 commit no later than (s)   4 due (s)   5 first index   6 count
---       7 number of message fields, then those (name, value, ...), then, to write, `count` records
+--       7 number of message fields, then those (name, value, ...), then, to write, `count` records; in a message with the
+--       field `dues` each behind its own due time and a space
 -- Gives `ok`, or `late`: the deadline is over (nothing is committed then), or the sweep has taken the message away.
 local phases, mid, deadline, due = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local first, count, fields = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -17,9 +18,14 @@ if writes then
     return 'late'
   end
   local stamp = rq_time(NOW, true)
-  local at = 7 + fields
+  local at, own_dues = 7 + fields, call('HEXISTS', message, 'dues') == 1
   for i = 0, count - 1 do
     local idx, record = first + i, ARGV[at + 1 + i]
+    if own_dues then
+      local own_due
+      own_due, record = string.match(record, '^(%S+) (.*)$')
+      call('HSET', bucket('w', mid, idx), idx, own_due)
+    end
     call('HSET', bucket('d', mid, idx), idx, record)
     write_job(delivery_id(mid, idx), QUEUES[string.sub(record, 2, 2)], 'scheduled', stamp)
     local uuid = string.match(record, '^%S+ %S+ (.*)$')
@@ -39,14 +45,17 @@ end
 if arms then
   if not commits and call('HGET', message, 'armed') ~= ARGV[5] then return 'ok' end -- somebody else rolled it forward
   local scheduled, changed = {}, not commits and call('HEXISTS', message, 'changed') == 1
+  local own_dues = call('HEXISTS', message, 'dues') == 1
   for i = first, first + count - 1 do
     -- What was stopped before it was armed stays so.
     local r = changed and load(mid, i)
     if not changed or (r and r.state == 's' and r.alarm == 0) then
-      scheduled[#scheduled + 1] = due
+      scheduled[#scheduled + 1] = own_dues and call('HGET', bucket('w', mid, i), i) or due
       scheduled[#scheduled + 1] = delivery_id(mid, i)
     end
+    if own_dues then later('HDEL', bucket('w', mid, i), i) end
   end
+  flush()
   if #scheduled > 0 then
     call('ZADD', SCHEDULE, unpack(scheduled))
     call('ZADD', 'pr:in:scheduled', unpack(scheduled))

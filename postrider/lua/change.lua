@@ -24,10 +24,15 @@ local function arm(id_mid, idx, r, state, at)
   woken = math.min(woken or at, at)
 end
 
+-- When one is due that is not armed yet.
+local function unarmed_due(id_mid, idx)
+  return call('HGET', bucket('w', id_mid, idx), idx) or call('HGET', 'pr:m:' .. id_mid, 'due')
+end
+
 local function stop(id_mid, idx, r, state)
   local id = delivery_id(id_mid, idx)
   -- A message that is still being armed: its own.
-  local due_at = state == 'p' and (call('ZSCORE', LISTS[r.state], id) or call('HGET', 'pr:m:' .. id_mid, 'due'))
+  local due_at = state == 'p' and (call('ZSCORE', LISTS[r.state], id) or unarmed_due(id_mid, idx))
   local job_id = disarm(id_mid, idx, r)
   call('ZREM', 'pr:line:' .. r.queue .. ' ' .. r.account, job_id)
   if r.state == 'u' then call('ZREM', 'rq:failed:' .. QUEUES[r.queue], job_id) end
@@ -66,7 +71,7 @@ local function change(id_mid, idx)
     r.attempts, r.deaths = 0, nil -- as many tries as a new one
     arm(id_mid, idx, r, from == 'u' and 'u' or 's', due or NOW)
   else
-    local at = due or tonumber(call('ZSCORE', LISTS[from], id) or call('HGET', 'pr:m:' .. id_mid, 'due'))
+    local at = due or tonumber(call('ZSCORE', LISTS[from], id) or unarmed_due(id_mid, idx))
     if what == 'move' and from == 'p' then
       call('ZADD', LISTS.p, seconds(at), id)
     else

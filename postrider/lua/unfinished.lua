@@ -18,6 +18,7 @@ for _, mid in ipairs(call('ZRANGE', 'pr:accepting', '-inf', seconds(NOW), 'BYSCO
       if r then later('ZREM', recipients_bucket(r.uuid), delivery_id(mid, idx)) end
       call('DEL', 'rq:job:' .. delivery_id(mid, idx))
       call('HDEL', bucket('d', mid, idx), idx)
+      call('HDEL', bucket('w', mid, idx), idx)
     end
     if first == 0 then call('DEL', message) else call('HSET', message, 'total', first) end
   end

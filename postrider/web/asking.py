@@ -12,7 +12,7 @@ from postrider.errors import InvalidRequest, WrongMediaType
 from postrider.finding import Wanted
 from postrider.model import Client, NewMessage, Recipient, Terms
 from postrider.repeats import Once
-from postrider.web.resources import ChangeIn, DeliveriesIn, MessagesIn, NewMessageIn
+from postrider.web.resources import ChangeIn, DeliveriesIn, MessagesIn, NewMessageIn, To
 from postrider.web.schemas import TemplateIn
 
 KEY = "Idempotency-Key"
@@ -67,8 +67,13 @@ def new_message(data: NewMessageIn, zone: ZoneInfo, who: Client) -> NewMessage:
     return NewMessage(
         body=data.body,
         recipients=tuple(
-            Recipient(to["uuid"], to["service"], to.get("account", data.account))
-            for to in data.recipients
+            Recipient(
+                to["uuid"],
+                to["service"],
+                to.get("account", data.account),
+                _own_moment(n, to, data, zone) if "send_at" in to or "timezone" in to else None,
+            )
+            for n, to in enumerate(data.recipients)
         ),
         send_at=listing.moment(data.send_at, data.timezone, zone),
         send_in_s=data.send_in_s,
@@ -84,6 +89,17 @@ def new_message(data: NewMessageIn, zone: ZoneInfo, who: Client) -> NewMessage:
         ),
         dedupe_within_s=data.dedupe_within_s,
     )
+
+
+def _own_moment(n: int, to: To, data: NewMessageIn, zone: ZoneInfo) -> datetime | None:
+    """When the n-th recipient is to get it, if not with the others."""
+    send_at = to.get("send_at", data.send_at)
+    if send_at is None:
+        raise InvalidRequest(f"recipients[{n}].timezone", "is for a send_at, and there is none")
+    try:
+        return listing.moment(send_at, to.get("timezone", data.timezone), zone)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"recipients[{n}].{error.field}", error.reason) from None
 
 
 def at(field: str, text: str | None, zone: ZoneInfo) -> datetime | None:

@@ -51,6 +51,18 @@ class To(TypedDict):
     account: NotRequired[
         Annotated[StrictStr, Field(description="The sender there, instead of the message's")]
     ]
+    send_at: NotRequired[
+        Annotated[StrictStr, Field(description="When, instead of with the others")]
+    ]
+    timezone: NotRequired[
+        Annotated[
+            StrictStr,
+            Field(
+                description="IANA zone of the recipient: a local `send_at`, also the message's, is meant there",
+                examples=["Asia/Tokyo"],
+            ),
+        ]
+    ]
 
 
 class NewMessageIn(SendMessageIn):
