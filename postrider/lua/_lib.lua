@@ -94,10 +94,17 @@ local function payload(job_id)
   return '\128\4(\140\12jobs.deliverN\140' .. string.char(#job_id) .. job_id .. '\133}t.'
 end
 
+local splits = {} -- job or delivery -> its parts, or false: each is asked for several times in a script
+
 local function split(job_id)
-  local mid, idx, alarm = string.match(job_id, '^(%w+)%-(%d+)%-?(%d*)$')
-  if not mid or #mid ~= 21 or #idx > 6 or #alarm > 6 then return nil end
-  return mid, tonumber(idx), tonumber(alarm) or 0
+  local parts = splits[job_id]
+  if parts == nil then
+    local mid, idx, alarm = string.match(job_id, '^(%w+)%-(%d+)%-?(%d*)$')
+    parts = mid and #mid == 21 and #idx <= 6 and #alarm <= 6 and { mid, tonumber(idx), tonumber(alarm) or 0 }
+    splits[job_id] = parts
+  end
+  if not parts then return nil end
+  return parts[1], parts[2], parts[3]
 end
 
 local function delivery_id(mid, idx) return mid .. '-' .. idx end
@@ -106,7 +113,22 @@ local function job_id_of(mid, idx, alarm)
   return alarm == 0 and delivery_id(mid, idx) or delivery_id(mid, idx) .. '-' .. alarm
 end
 
-local function bucket(kind, mid, idx) return 'pr:' .. kind .. ':' .. mid .. ':' .. math.floor(idx / BUCKET) end
+local buckets = { d = {}, a = {}, w = {} } -- kind -> message -> number -> key
+
+local function bucket(kind, mid, idx)
+  local of_message = buckets[kind][mid]
+  if not of_message then
+    of_message = {}
+    buckets[kind][mid] = of_message
+  end
+  local n = (idx - idx % BUCKET) / BUCKET
+  local key = of_message[n]
+  if not key then
+    key = 'pr:' .. kind .. ':' .. mid .. ':' .. n
+    of_message[n] = key
+  end
+  return key
+end
 
 -- Commands on one key, gathered and sent as one: half of what a command costs is the way to it. `flush` ends each script
 -- that gathers. Never for a member that the same script touches otherwise.
@@ -199,10 +221,16 @@ end
 
 local function service_of(account) return string.match(account, '^[^/]+') end
 
-local records = {} -- bucket -> index -> record, or false: read once in a script
+local records = {} -- bucket -> index -> record, or false, or its line until somebody asks for more: read once in a script
 
 local function parse(raw)
-  local state, queue, marks, deaths, rest = string.match(raw or '', '^(%a)([hdl])([+#]*)!?(%d*) (.*)$')
+  if not raw then return false end
+  -- One that nothing has happened to, as most are.
+  local s, q, counted, name, to = string.match(raw, '^(%a)([hdl])(#?) (%a%S*) (.*)$')
+  if s then
+    return { state = s, queue = q, slot = false, counted = counted ~= '', alarm = 0, attempts = 0, account = name, uuid = to }
+  end
+  local state, queue, marks, deaths, rest = string.match(raw, '^(%a)([hdl])([+#]*)!?(%d*) (.*)$')
   if not rest then return false end -- nothing, or nothing of ours
   local alarm, attempts, account, uuid = string.match(rest, '^(%d+) (%d+) (%S+) (.*)$')
   if not alarm then
@@ -230,7 +258,7 @@ local function prefetch(job_ids)
     local found = records[key] or {}
     records[key] = found
     for i, raw in ipairs(call('HMGET', key, unpack(indexes))) do
-      if found[indexes[i]] == nil then found[indexes[i]] = parse(raw) end
+      if found[indexes[i]] == nil then found[indexes[i]] = raw end
     end
   end
 end
@@ -242,8 +270,28 @@ local function load(mid, idx)
     found = {}
     records[key] = found
   end
-  if found[idx] == nil then found[idx] = parse(call('HGET', key, idx)) end
-  return found[idx] or nil
+  local r = found[idx]
+  if r == nil then r = call('HGET', key, idx) end
+  if type(r) ~= 'table' then
+    r = parse(r)
+    found[idx] = r
+  end
+  return r or nil
+end
+
+-- Queue letter and account of one that was prefetched and waits, as it seems at a glance; nil for any other.
+local function glance(job_id)
+  local mid, idx = split(job_id)
+  local line = mid and records[bucket('d', mid, idx)][idx]
+  if type(line) ~= 'string' then
+    local r = line
+    if not r or not WAITS[r.state] then return nil end
+    return r.queue, r.account
+  end
+  local state, queue, account = string.match(line, '^(%a)([hdl])%S* (%a%S*)')
+  if not state then state, queue, account = string.match(line, '^(%a)([hdl])%S* %d+ %d+ (%S+)') end
+  if not WAITS[state] then return nil end
+  return queue, account
 end
 
 local function as_text(r)
@@ -303,13 +351,13 @@ local function row(job_id, r, how)
   return { job_id, r.attempts, r.account, r.uuid, to, how, r.deaths or '' }
 end
 
--- Moves waiting delivery `r` to `sending` under a lease. Gives its row.
+-- Moves waiting delivery `r` to `sending` under a lease until then (s, as text). Gives its row.
 local function take(job_id, mid, idx, r, lease_until, how)
   later('ZREM', LISTS[r.state], delivery_id(mid, idx))
   moves(mid, r, 'g')
   r.slot = false
   later('HSET', bucket('d', mid, idx), idx, as_text(r))
-  later('ZADD', 'pr:leases', seconds(lease_until), job_id)
+  later('ZADD', 'pr:leases', lease_until, job_id)
   return row(job_id, r, how)
 end
 

@@ -5,9 +5,13 @@
 --       8 JSON: account -> what it may do and how many places are free for it
 -- Gives {now, when to look again or '', 1 if more waits for nothing but a place, rows, messages}.
 -- Of every ten picks high gets 6, default 3, low 1, so that low never starves; what one leaves, the next takes.
-local worker, nonce, lease_until, most = ARGV[1], ARGV[2], NOW + tonumber(ARGV[3]), tonumber(ARGV[4])
+local worker, nonce, most = ARGV[1], ARGV[2], tonumber(ARGV[4])
+local lease_until = seconds(NOW + tonumber(ARGV[3]))
+-- RQ's own cleaning must never find it lapsed: ending a lease is the sweep's business.
+local in_progress_until = seconds(NOW + tonumber(ARGV[3]) + 86400)
 local TURNS = { 'h', 'h', 'd', 'h', 'h', 'd', 'h', 'd', 'h', 'l' }
 local PART = 100
+local WIPS = { h = 'rq:wip:high', d = 'rq:wip:default', l = 'rq:wip:low' }
 specs = cjson.decode(ARGV[8])
 
 -- First a write that a full Redis refuses: what cannot be recorded must not be claimed.
@@ -23,7 +27,7 @@ if again then
     local r = load(mid, idx)
     if r and r.state == 'g' and r.alarm == alarm then
       local probe = call('HGET', 'pr:account:' .. r.account, 'probe') == job_id
-      call('ZADD', 'pr:leases', seconds(lease_until), job_id)
+      call('ZADD', 'pr:leases', lease_until, job_id)
       rows[#rows + 1] = row(job_id, r, probe and 'probe' or r.deaths and 'alone' or '')
       mids[mid] = true
     end
@@ -58,9 +62,7 @@ local function goes(job_id, mid, idx, r, how)
   rows[#rows + 1] = take(job_id, mid, idx, r, lease_until, how)
   jobs[#jobs + 1] = job_id
   mids[mid] = true
-  local q = QUEUES[r.queue]
-  -- RQ's own cleaning must never find it lapsed: ending a lease is the sweep's business.
-  later('ZADD', 'rq:wip:' .. q, seconds(lease_until + 86400), job_id .. ':' .. worker)
+  later('ZADD', WIPS[r.queue], in_progress_until, job_id .. ':' .. worker)
 end
 
 -- Whether its recipient may get it now; else it is armed for when it may, and has that turn.
@@ -176,7 +178,7 @@ local function serve_line(name, stop)
   end
 end
 
-local fresh, taken = { h = {}, d = {}, l = {} }, { h = 0, d = 0, l = 0 }
+local fresh, taken = { h = {}, d = {}, l = {} }, { h = 0, d = 0, l = 0 } -- {job, account} of each that has come due
 
 -- RQ's queues are read in parts; what of a part is not taken goes back to where it was.
 local part, at = { h = {}, d = {}, l = {} }, { h = 0, d = 0, l = 0 }
@@ -188,9 +190,10 @@ local function pick(q)
     length[q] = length[q] - #part[q]
     prefetch(part[q])
   end
-  if part[q][at[q]] then return { part[q][at[q]] } end
+  if part[q][at[q]] then return part[q][at[q]], false end
   taken[q] = taken[q] + 1
-  return fresh[q][taken[q]]
+  local come = fresh[q][taken[q]]
+  return come and come[1], true
 end
 
 local function put_back(q)
@@ -225,23 +228,25 @@ if not only_one then
   if #due > 0 then call('ZREM', SCHEDULE, unpack(due)) end
   prefetch(due)
   for _, job_id in ipairs(due) do
-    local mid, idx, r = sendable(job_id)
-    if r then
-      table.insert(fresh[r.queue], { job_id, mid, idx, r })
-      queued[r.account] = (queued[r.account] or 0) + 1
+    local q, name = glance(job_id)
+    if q then
+      local come = fresh[q]
+      come[#come + 1] = { job_id, name }
+      queued[name] = (queued[name] or 0) + 1
+    else
+      sendable(job_id) -- which puts it away
     end
   end
   while looked < most and wanted() do
     turn = turn % #TURNS + 1
-    local picked = pick(TURNS[turn])
-    for _, q in ipairs(LETTERS) do picked = picked or pick(q) end
-    if not picked then break end
-    local job_id, mid, idx, r = unpack(picked)
-    if not r then
-      mid, idx, r = sendable(job_id)
-      if r then moved[r.account] = (moved[r.account] or 0) - 1 end
+    local job_id, is_fresh = pick(TURNS[turn])
+    for _, q in ipairs(LETTERS) do
+      if not job_id then job_id, is_fresh = pick(q) end
     end
+    if not job_id then break end
+    local mid, idx, r = sendable(job_id)
     if r then
+      if not is_fresh then moved[r.account] = (moved[r.account] or 0) - 1 end
       queued[r.account] = (queued[r.account] or 0) - 1
       admit(job_id, NOW, mid, idx, r)
     else
@@ -272,9 +277,9 @@ for q, name in pairs(QUEUES) do
   put_back(q)
   local rest = {}
   for i = taken[q] + 1, #fresh[q] do
-    local job_id, _, _, r = unpack(fresh[q][i])
+    local job_id, name = unpack(fresh[q][i])
     rest[#rest + 1] = job_id
-    moved[r.account] = (moved[r.account] or 0) + 1
+    moved[name] = (moved[name] or 0) + 1
     call('HSET', 'rq:job:' .. job_id, 'status', 'queued', 'enqueued_at', stamp)
   end
   if #rest > 0 then call('RPUSH', 'rq:queue:' .. name, unpack(rest)) end
