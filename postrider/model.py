@@ -159,7 +159,8 @@ class Claim:
     `job_id` names this claim and no other: the delivery's id, and from the second alarm on `-` and the alarm's number.
     `to` is the recipient's uuid, or where the messenger says it has moved to. `at` is Redis's time, not this host's.
     `how`: `probe` finds out whether a paused account may send again, `alone` goes by itself because a worker died with it;
-    `deaths` counts the lone attempts that ended so, too, and is None for one that no worker died with.
+    `deaths` counts the lone attempts that ended so, too, and is None for one that no worker died with. `held_at`: when it,
+    or what shares its account, was last kept waiting by a rate or a pause (s), or 0.
     """
 
     job_id: str
@@ -170,6 +171,7 @@ class Claim:
     message: Message
     how: Literal["", "probe", "alone"] = ""
     deaths: int | None = None
+    held_at: float = 0.0
 
     @property
     def alarm(self) -> int:
@@ -201,6 +203,7 @@ class Signal(StrEnum):
     ANSWERS = "y"
     FAILS = "n"
     PAUSES = "a"
+    REFUSED = "x"
     RECIPIENT_PAUSES = "r"
     HANDED_BACK = "b"
 

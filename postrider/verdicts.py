@@ -67,7 +67,8 @@ def _again(claim: Claim, outcome: Retry, attempt: Attempt, settings: Settings) -
         case Retry(after_s=after_s, pauses="account"):
             # Due at once: its account is what waits.
             pause_s = None if after_s is None else max(after_s, SHORTEST_PAUSE_S)
-            return replace(waits, signal=Signal.PAUSES, pause_s=pause_s)
+            signal = Signal.REFUSED if outcome.refused else Signal.PAUSES
+            return replace(waits, signal=signal, pause_s=pause_s)
         case Retry(after_s=after_s, pauses="recipient"):
             wait_s = backoff_s(claim.alarm + 1, interval_s) if after_s is None else after_s
             wait_s = max(wait_s, SHORTEST_PAUSE_S)

@@ -207,21 +207,23 @@ end
 
 local somebody_moved = nil
 
--- What the sender of delivery `r` has to know of it. `how` is `probe`, `alone` or ''.
-local function row(job_id, r, how)
+-- What the sender of delivery `r` has to know of it. `how` is `probe`, `alone` or ''. `held`: when it, or what shares its
+-- account, was last kept waiting by a rate or a pause (s), or ''.
+local function row(job_id, r, how, held)
   if somebody_moved == nil then somebody_moved = call('EXISTS', 'pr:moved') == 1 end
   local to = somebody_moved and call('HGET', 'pr:moved', r.account .. ' ' .. r.uuid) or r.uuid
-  return { job_id, r.attempts, r.account, r.uuid, to, how, r.deaths or '' }
+  return { job_id, r.attempts, r.account, r.uuid, to, how, r.deaths or '', held or '' }
 end
 
 -- Moves waiting delivery `r` to `sending` under a lease. Gives its row.
-local function take(job_id, mid, idx, r, lease_until, how)
+local function take(job_id, mid, idx, r, lease_until, how, held)
+  if r.slot then held = seconds(NOW) end
   r.state = 'g'
   r.slot = false
   later('HSET', bucket('d', mid, idx), idx, as_text(r))
   later('ZADD', 'pr:leases', seconds(lease_until), job_id)
   later('ZREM', 'pr:waiting', delivery_id(mid, idx))
-  return row(job_id, r, how)
+  return row(job_id, r, how, held)
 end
 
 -- What the sender of these rows has to know of their messages: id, then its fields, per distinct message.
