@@ -214,7 +214,8 @@ class Verdict:
 
     `state` is where it moves to. `due_in_s`: seconds until its next alarm; None: it is not armed again. `counts`:
     whether the attempt uses up one of the retries. `attempt` is None when nothing was tried. `signal` is what its account
-    learns, `pause_s` for how long it is to wait (None: as long as we see fit). `deaths`: it is to be sent alone.
+    learns, `pause_s` for how long it is to wait (None: as long as we see fit). `deaths`: it is to be sent alone. `kind`: how the attempt ended, in one of a few words, for
+    counting; '' for none.
     """
 
     claim: Claim
@@ -226,3 +227,4 @@ class Verdict:
     signal: Signal = Signal.NOTHING
     pause_s: float | None = None
     deaths: int | None = None
+    kind: str = ""

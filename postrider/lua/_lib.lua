@@ -23,6 +23,10 @@
 --   pr:served                  string  when a worker of ours last claimed (s)
 --   pr:claimed:<worker>        string  its last claim: nonce and jobs, for one whose answer was lost
 --   pr:turn, pr:swept, pr:patience, pr:rescued   strings of claim, overdue and rescue
+--   pr:metrics                 hash    name, labels and bucket as JSON -> number: what all processes have counted
+--   pr:alerts                  zset    place, when it was raised (s), text -> when it is told, or told again (s)
+--   pr:alert:<kind> <key>      string  there while the same is not told once more
+--   pr:alert:lasting           set     kind, key: told, and not over
 --   pr:wake                    channel a due time (s), told to sleeping workers
 -- RQ's and rq-scheduler's own: names and formats as rq 2.11 and rq-scheduler 0.14 have them
 --   rq:job:<job>, rq:queue:<queue>, rq:wip:<queue>, rq:finished:<queue>, rq:failed:<queue>, rq:worker:<name>,

@@ -301,7 +301,9 @@ def test_an_id_beside_a_failing_status_is_not_sent():
     ],
 )
 def test_what_may_pass_is_tried_again(code, after_s, pauses):
-    outcome = Retry(f"{code}: It did not work", after_s, pauses, refused=code in (*ACCOUNT, *ACCOUNT_SETUP))
+    outcome = Retry(
+        f"{code}: It did not work", after_s, pauses, refused=code in (*ACCOUNT, *ACCOUNT_SETUP)
+    )
     assert whatsapp.read(error(code)) == outcome
 
 
