@@ -44,6 +44,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     )
     @unavailable_when_redis_is
     def metrics() -> Response:
+        service.store.now()  # an answer soon, should Redis be away
         service.counts.flush()
         return Response(generate_latest(registry), content_type=CONTENT_TYPE)
 
