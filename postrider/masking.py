@@ -15,6 +15,7 @@ from postrider.settings import Settings
 HIDDEN = "***"
 SHORTEST = 6
 """Characters: what is shorter stands in too many words that are no secret."""
+_IN_URLS = "!#$%&'()*+,/:;=?@[]~"
 _PHONE = re.compile(r"(?<![\w.+-])\+?\d{8,15}(?![\w-]|\.\d)")
 
 
@@ -79,12 +80,9 @@ def _of_url(url: str) -> Iterator[str]:
 
 
 def _forms(secret: str) -> set[str]:
-    """How a secret may be written."""
+    """How a secret may be written: as it is, in a URL (HTTP clients differ), in JSON, by Python."""
     return {
-        *(secret, quote(secret, safe=""), quote(secret), quote_plus(secret)),
-        *(
-            json.dumps(secret)[1:-1],
-            json.dumps(secret, ensure_ascii=False)[1:-1],
-            repr(secret)[1:-1],
-        ),
+        *(secret, quote(secret, safe=""), quote(secret), quote(secret, safe=_IN_URLS)),
+        *(quote_plus(secret), repr(secret)[1:-1]),
+        *(json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]),
     }
