@@ -23,6 +23,7 @@ from messengers.base import (
     Webhook,
 )
 from postrider import demands, embedded, link, queue, room
+from postrider.accounts import DEFAULT
 from postrider.errors import Misconfigured, Unavailable
 from postrider.inbox import Inbox
 from postrider.records import account_key
@@ -316,8 +317,9 @@ def _account(service: str, account: str, adapter: Messenger, transport: Blocking
     request = adapter.whoami()
     if request is None:
         return Check(name, "ok", "needs no account")
-    settings = " and ".join(adapter.needs)
-    url = f"{service.upper()}_API_URL"
+    settings, url = " and ".join(adapter.needs), f"{service.upper()}_API_URL"
+    if account != DEFAULT:
+        settings = url = f"[{service}.{account}] in the file of accounts"
     reply = transport.send(request)
     if isinstance(reply, NoReply):
         return Check(
