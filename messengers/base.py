@@ -110,12 +110,14 @@ class Retry:
 
     `pauses="account"`: everything of this account (429, refused token); `"recipient"`: this pair only; `"nobody"`: it may
     go again at once. Each way the delivery waits without using up an attempt. `moved_to`: the address to use from now on.
+    `refused`: the account itself is, by its token or its standing, until somebody mends it.
     """
 
     reason: str
     after_s: float | None = None
     pauses: Literal["account", "recipient", "nobody"] | None = None
     moved_to: str | None = None
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

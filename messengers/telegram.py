@@ -179,7 +179,7 @@ class Telegram:
             return Retry(why or "HTTP 429", after_s=wait_s, pauses="account")
         # The token is a part of the path: a wrong one may be just «not found».
         if code in {401, 404}:
-            return Retry(why or f"HTTP {code}", pauses="account")
+            return Retry(why or f"HTTP {code}", pauses="account", refused=True)
         if code == 409:  # getUpdates against a webhook: of no concern to a send
             return Retry(why or "HTTP 409")
         return by_status(replace(reply, status=code), why)

@@ -8,7 +8,7 @@ import hmac
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, ClassVar, Self
 
@@ -30,7 +30,7 @@ from messengers.base import (
 _MESSAGE_TOKEN = re.compile(r"[0-9]{1,20}")
 
 _PLACE_HOLDER = "replace_me_with_"
-_ACCOUNT = Retry("", pauses="account")
+_ACCOUNT = Retry("", pauses="account", refused=True)
 _REFUSED = Rejected("")
 
 _MEANING: dict[int, Retry | Rejected] = {
@@ -237,14 +237,14 @@ class Viber:
         status = answer.get("status")
         if type(status) is not int or status == 0:
             if reply.status in {401, 403, 404}:  # not Viber's words: a wrong VIBER_API_URL, a proxy
-                return Retry(f"HTTP {reply.status}", pauses="account")
+                return replace(_ACCOUNT, reason=f"HTTP {reply.status}")
             return by_status(reply)
         why = self._clean(answer.get("status_message")) or words(f"status {status}")
         match _MEANING.get(status):
             case Rejected():
                 return Rejected(why)
-            case Retry(after_s=after_s, pauses=pauses):
-                return Retry(why, reply.retry_after_s() or after_s, pauses)
+            case Retry() as meant:
+                return replace(meant, reason=why, after_s=reply.retry_after_s() or meant.after_s)
         return Retry(why, reply.retry_after_s())
 
     def _clean(self, said: object) -> str:

@@ -39,6 +39,7 @@ _API_URL = "https://graph.facebook.com"
 _API_VERSION = "v23.0"
 
 _ACCOUNT = Retry("", pauses="account")
+_REFUSED = Retry("", pauses="account", refused=True)
 # How long a template is paused the first time; for the limits that name no time it is our guess.
 # https://developers.facebook.com/docs/whatsapp/business-management-api/message-templates/template-pausing
 _HOURS_S = 3 * 3600
@@ -47,9 +48,9 @@ _MEANING: dict[int, Retry | Rejected] = {
     # Over a rate of the app, the account or the number.
     **dict.fromkeys((4, 17, 341, 613, 80007, 130429), _ACCOUNT),
     # Token, permissions, payment, policy, registration: nothing goes until somebody mends it.
-    **dict.fromkeys((0, 3, 10, 33, 102, 190, *range(200, 300), 368), _ACCOUNT),
-    **dict.fromkeys((130497, 131005, 131031, 131037, 131042, 131044, 131045), _ACCOUNT),
-    **dict.fromkeys((133010, 133016), _ACCOUNT),
+    **dict.fromkeys((0, 3, 10, 33, 102, 190, *range(200, 300), 368), _REFUSED),
+    **dict.fromkeys((130497, 131005, 131031, 131037, 131042, 131044, 131045), _REFUSED),
+    **dict.fromkeys((133010, 133016), _REFUSED),
     # Limits for spam and for template abuse; a template paused for its low quality.
     **dict.fromkeys((131048, 131064, 132015), replace(_ACCOUNT, after_s=_HOURS_S)),
     # One message in about 6 s to one user.
@@ -196,7 +197,7 @@ class WhatsApp:
         if (code, error.get("error_subcode")) == (100, 33):
             # No such phone number id, or not for this token: the setting is wrong, not the message.
             # https://github.com/sajuthankappan/whatsapp-cloud-api-rs/issues/3
-            meant = _ACCOUNT
+            meant = _REFUSED
         elif meant is None and error.get("is_transient") is True and reply.status != 429:
             meant = Retry("")
         why = self._why(error, meant.reason if meant else "")

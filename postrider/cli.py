@@ -2,7 +2,6 @@
 
 import argparse
 import http.client
-import logging
 import os
 import shlex
 import signal
@@ -15,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from postrider import demands, embedded
+from postrider import demands, embedded, logs, sentry
+from postrider.accounts import open_accounts
 from postrider.errors import Misconfigured
 from postrider.settings import Settings
 
@@ -79,6 +79,7 @@ def api(_: argparse.Namespace) -> int:
     """The API: becomes gunicorn."""
     _end_with_supervisor()
     settings = Settings.from_env()
+    open_accounts(settings)  # its faults are told once, before there are processes
     _demand_redis(settings)
     flags = ["--bind", settings.bind, "--workers", str(settings.api_processes)]
     if settings.tls_cert_file and settings.tls_key_file:
@@ -99,9 +100,9 @@ def worker(_: argparse.Namespace) -> int:
     _end_with_supervisor()
     settings = Settings.from_env()
     _demand_redis(settings)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    open_accounts(settings)
+    logs.configure(settings)
+    sentry.start(settings)
     from postrider.worker import run  # noqa: PLC0415 - the other commands start without it
 
     return run(settings)
@@ -115,6 +116,10 @@ def preflight(_: argparse.Namespace) -> int:
         faults.append("API_PASSWORD is not set: choose one, in .env or in the environment")
     files = filter(None, (settings.tls_cert_file, settings.tls_key_file))
     faults += [f"TLS: cannot read {path}" for path in files if not os.access(path, os.R_OK)]
+    try:
+        open_accounts(settings)
+    except Misconfigured as error:
+        faults += error.faults
     try:
         _demand_free_port(settings)
         if settings.redis_url is None:

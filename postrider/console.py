@@ -321,7 +321,9 @@ def _service() -> Iterator[Service]:
     settings = Settings.from_env()
     with link.connect(settings.redis_address) as client:
         store = Store(client, durability=settings.durability)
-        yield Service(store, settings, open_accounts(settings))
+        service = Service(store, settings, open_accounts(settings))
+        yield service
+        service.counts.flush()
 
 
 def _say(line: str) -> None:

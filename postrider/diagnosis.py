@@ -23,11 +23,13 @@ from messengers.base import (
     Webhook,
 )
 from postrider import demands, embedded, link, queue, room
+from postrider.accounts import DEFAULT
 from postrider.errors import Misconfigured, Unavailable
 from postrider.inbox import Inbox
 from postrider.records import account_key
 from postrider.service import RESCUE_AFTER_S, open_accounts
 from postrider.settings import Settings
+from postrider.standing import standings
 from postrider.store import Store
 from postrider.transport import Blocking
 
@@ -86,11 +88,13 @@ def examine(about_to: Callable[[str], None] = lambda _: None) -> Report:
     try:
         report.checks.append(_env_file(Path(".env")))
         settings = Settings.from_env()
+        if settings.accounts_file.exists():
+            report.checks.append(_env_file(settings.accounts_file))
+        accounts = open_accounts(settings)
     except Misconfigured as error:
         remedy = f"correct it in .env or in the environment, {RESTART}"
         report.checks += [Check("settings", "fault", fault, remedy) for fault in error.faults]
         return report
-    accounts = open_accounts(settings)
     report.checks += _settings(settings, accounts)
     about_to("Redis")
     try:
@@ -130,15 +134,15 @@ def examine(about_to: Callable[[str], None] = lambda _: None) -> Report:
 
 def _env_file(path: Path) -> Check:
     """Nobody else may read the file with the secrets."""
-    place = path.resolve()
+    name, place = path.name, path.resolve()
     try:
         mode = stat.S_IMODE(place.stat().st_mode)
     except FileNotFoundError:
-        return Check(".env", "ok", f"none in {place.parent}: settings come from the environment")
+        return Check(name, "ok", f"none in {place.parent}: settings come from the environment")
     if mode & 0o077:
         detail = f"{place} has mode {mode:o}: others on this machine can read its secrets"
-        return Check(".env", "warning", detail, f"chmod 600 {place}")
-    return Check(".env", "ok", f"{place}, for its owner only")
+        return Check(name, "warning", detail, f"chmod 600 {place}")
+    return Check(name, "ok", f"{place}, for its owner only")
 
 
 def _settings(settings: Settings, accounts: Mapping[tuple[str, str], Messenger]) -> Iterator[Check]:
@@ -286,13 +290,16 @@ def _backlog(client: redis.Redis) -> Check:
 
 def _pauses(client: redis.Redis, accounts: Sequence[str]) -> Iterator[Check]:
     """Accounts whose deliveries wait, because their messenger asked for it or does not answer."""
-    for account, (until, why) in Store(client).pauses(accounts).items():
-        yield Check(
-            account,
-            "warning",
-            f"sends nothing before {until:%Y-%m-%d %H:%M:%S} UTC: {why}",
-            "nothing, if that will pass: it goes on by itself, and no delivery loses a try",
-        )
+    for account, stands in standings(client, accounts).items():
+        if (pause := stands.pause) is None:
+            continue
+        until = f"sends nothing before {pause.until:%Y-%m-%d %H:%M:%S} UTC"
+        if pause.kind == "refused":
+            remedy = f"mend it there, or correct its settings, {RESTART}; no delivery loses a try"
+            yield Check(account, "fault", f"is refused and {until}: {pause.why}", remedy)
+        else:
+            remedy = "nothing, if that will pass: it goes on by itself, and no delivery loses a try"
+            yield Check(account, "warning", f"{until}: {pause.why}", remedy)
 
 
 def _named(name: str, state: State, fault: str) -> Check:
@@ -310,8 +317,9 @@ def _account(service: str, account: str, adapter: Messenger, transport: Blocking
     request = adapter.whoami()
     if request is None:
         return Check(name, "ok", "needs no account")
-    settings = " and ".join(adapter.needs)
-    url = f"{service.upper()}_API_URL"
+    settings, url = " and ".join(adapter.needs), f"{service.upper()}_API_URL"
+    if account != DEFAULT:
+        settings = url = f"[{service}.{account}] in the file of accounts"
     reply = transport.send(request)
     if isinstance(reply, NoReply):
         return Check(

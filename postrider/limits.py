@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from messengers.base import Broadcast, Messenger
+from postrider.accounts import Paces
 from postrider.settings import Settings
 
 BURST_S = 0.1
@@ -29,6 +30,8 @@ class Limits:
     daily_cap: int = 0
     receivers: int = 1
     """How many one call can reach."""
+    places: int | None = None
+    """Sends under way at once in one worker; None: as many as anybody's."""
 
     def spec(self, free: int, utc_offset_s: int) -> dict[str, Any]:
         """What the scripts are told: `free` places, intervals in seconds, where the day begins."""
@@ -58,13 +61,21 @@ def _interval_s(rate: float) -> float:
     return 1 / rate if rate else 0.0
 
 
-def limits_of(adapter: Messenger, settings: Settings) -> Limits:
-    """What the settings allow an account of this messenger."""
+def limits_of(adapter: Messenger, settings: Settings, paces: Paces | None = None) -> Limits:
+    """What the settings allow an account of this messenger; `paces`: what it has of its own."""
     broadcast: object = adapter
+
+    def own(pace: str) -> float:
+        given = getattr(paces, pace, None)
+        setting = f"{adapter.name.replace('-', '_')}_{pace}"
+        found: float = getattr(settings, setting, 0) if given is None else given
+        return found
+
     return Limits(
-        rate=getattr(settings, f"{adapter.name}_rate", 0.0),
-        recipient_rate=getattr(settings, f"{adapter.name}_recipient_rate", 0.0),
+        rate=own("rate"),
+        recipient_rate=own("recipient_rate"),
         slower=adapter.slower,
-        daily_cap=getattr(settings, f"{adapter.name}_daily_cap", 0),
+        daily_cap=int(own("daily_cap")),
         receivers=broadcast.BROADCAST_LIMIT if isinstance(broadcast, Broadcast) else 1,
+        places=paces.concurrency if paces else None,
     )

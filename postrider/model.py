@@ -252,7 +252,8 @@ class Claim:
     `job_id` names this claim and no other: the delivery's id, and from the second alarm on `-` and the alarm's number.
     `to` is the recipient's uuid, or where the messenger says it has moved to. `at` is Redis's time, not this host's.
     `how`: `probe` finds out whether a paused account may send again, `alone` goes by itself because a worker died with it;
-    `deaths` counts the lone attempts that ended so, too, and is None for one that no worker died with.
+    `deaths` counts the lone attempts that ended so, too, and is None for one that no worker died with. `held_at`: when it,
+    or what shares its account, was last kept waiting by a rate or a pause (s), or 0.
     """
 
     job_id: str
@@ -263,6 +264,7 @@ class Claim:
     message: Message
     how: Literal["", "probe", "alone"] = ""
     deaths: int | None = None
+    held_at: float = 0.0
 
     @property
     def alarm(self) -> int:
@@ -294,6 +296,7 @@ class Signal(StrEnum):
     ANSWERS = "y"
     FAILS = "n"
     PAUSES = "a"
+    REFUSED = "x"
     RECIPIENT_PAUSES = "r"
     HANDED_BACK = "b"
 
@@ -304,7 +307,8 @@ class Verdict:
 
     `state` is where it moves to. `due_in_s`: seconds until its next alarm; None: it is not armed again. `counts`:
     whether the attempt uses up one of the retries. `attempt` is None when nothing was tried. `signal` is what its account
-    learns, `pause_s` for how long it is to wait (None: as long as we see fit). `deaths`: it is to be sent alone.
+    learns, `pause_s` for how long it is to wait (None: as long as we see fit). `deaths`: it is to be sent alone. `kind`: how the attempt ended, in one of a few words, for
+    counting; '' for none.
     """
 
     claim: Claim
@@ -316,3 +320,4 @@ class Verdict:
     signal: Signal = Signal.NOTHING
     pause_s: float | None = None
     deaths: int | None = None
+    kind: str = ""

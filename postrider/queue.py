@@ -30,6 +30,13 @@ def any_worker(client: redis.Redis) -> bool:
     return any(Worker.count(queue=queue) for queue in queues)
 
 
+def workers(client: redis.Redis) -> int:
+    """How many workers are alive, RQ's own included."""
+    for name in QUEUES.values():
+        clean_worker_registry(Queue(name, connection=client))
+    return Worker.count(connection=client)
+
+
 def lengths(client: redis.Redis) -> dict[str, int]:
     """How many jobs stand in each of our queues, by its name."""
     return {name: Queue(name, connection=client).count for name in QUEUES.values()}

@@ -156,7 +156,7 @@ def claims(now: bytes, rows: Sequence[Any], messages_: Sequence[Any]) -> Iterato
     """What a script gives of claims."""
     at = moment(now)
     known = messages(messages_)
-    for job_id, attempts, account, uuid, to, how, deaths in rows:
+    for job_id, attempts, account, uuid, to, how, deaths, held in rows:
         yield Claim(
             job_id=job_id.decode(),
             at=at,
@@ -166,6 +166,7 @@ def claims(now: bytes, rows: Sequence[Any], messages_: Sequence[Any]) -> Iterato
             message=known[job_id.decode().partition("-")[0]],
             how=how.decode(),
             deaths=None if deaths == b"" else int(deaths),
+            held_at=float(held or 0),
         )
 
 

@@ -4,6 +4,7 @@ import json
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -27,8 +28,12 @@ from messengers.base import (
     Unclear,
     Webhook,
 )
-from postrider import verdicts
+from postrider import counts, verdicts
+from postrider.accounts import Accounts
+from postrider.accounts import open_accounts as open_accounts  # noqa: PLC0414 - for who wires a service
+from postrider.alerts import Alerts
 from postrider.changes import Changed, Changes
+from postrider.counts import Counts
 from postrider.errors import (
     BadSignature,
     IllegalTransition,
@@ -102,6 +107,8 @@ class Service:
     changes: Changes = field(init=False)
     repeats: Repeats = field(init=False)
     ledger: Ledger = field(init=False)
+    counts: Counts = field(init=False)
+    alerts: Alerts = field(init=False)
 
     def __post_init__(self) -> None:
         for name, part in (
@@ -110,9 +117,15 @@ class Service:
             ("changes", Changes),
             ("repeats", Repeats),
             ("ledger", Ledger),
+            ("counts", Counts),
         ):
             object.__setattr__(self, name, part(self.store.redis))
-        limits = {key: limits_of(adapter, self.settings) for key, adapter in self.accounts.items()}
+        object.__setattr__(self, "alerts", Alerts(self.store.redis, self.settings))
+        paces = self.accounts.paces if isinstance(self.accounts, Accounts) else {}
+        limits = {
+            key: limits_of(adapter, self.settings, paces.get(key))
+            for key, adapter in self.accounts.items()
+        }
         object.__setattr__(self, "limits", limits)
 
     # -- accepting
@@ -163,7 +176,11 @@ class Service:
     def _accept(self, message_id: str, new: NewMessage, now: datetime) -> Message:
         if new.dedupe_within_s:
             self._refuse_repeats(message_id, new, new.dedupe_within_s)
-        return self.store.accept(message_id, new, now, self._receivers(new))
+        message = self.store.accept(message_id, new, now, self._receivers(new))
+        self.counts.add(counts.MESSAGES)
+        for service, number in Counter(to.service for to in new.recipients).items():
+            self.counts.add(counts.DELIVERIES, service, by=number)
+        return message
 
     def _refuse_repeats(self, message_id: str, new: NewMessage, within_s: float) -> None:
         said = [
@@ -193,19 +210,23 @@ class Service:
         for index, recipient in enumerate(new.recipients):
             adapter = self.accounts.get((recipient.service, recipient.account))
             if adapter is None:
-                raise InvalidRequest(
-                    f"recipients[{index}].service", self._why_not(recipient.service)
-                )
+                raise self._not_offered(index, recipient)
             reason = _unstorable(recipient.uuid) or adapter.check_recipient(recipient.uuid)
             if reason:
                 raise InvalidRequest(f"recipients[{index}].uuid", reason)
 
-    def _why_not(self, service: str) -> str:
-        if service in MESSENGERS:
+    def _not_offered(self, index: int, to: Recipient) -> InvalidRequest:
+        service, which = to.service, "service"
+        if there := sorted(name for messenger, name in self.accounts if messenger == service):
+            which = "account"
+            why = f"{service} has no account {to.account[:40]!r} here; it has {', '.join(there)}"
+        elif service in MESSENGERS:
             needs = ", ".join(MESSENGERS[service].needs) or "SANDBOX=on"
-            return f"{service} is not set up here; it needs {needs}"
-        offered = ", ".join(sorted({service for service, _ in self.accounts})) or "none"
-        return f"unknown messenger {service[:40]!r}; offered here: {offered}"
+            why = f"{service} is not set up here; it needs {needs}"
+        else:
+            offered = ", ".join(sorted({service for service, _ in self.accounts})) or "none"
+            why = f"unknown messenger {service[:40]!r}; offered here: {offered}"
+        return InvalidRequest(f"recipients[{index}].{which}", why)
 
     def _check_body(self, new: NewMessage) -> None:
         if reason := _unstorable(new.body):
@@ -479,15 +500,19 @@ class Service:
 
         Raises DeliveryFailed after it is recorded, so that RQ lists the job as failed.
         """
+        asked_at = time.monotonic()
         claim = self.store.claim_one(job_id, self._specs(1), STOCK_LEASE_S)
         if claim is None:
             return
         exchange = self.attempt([claim])
         try:
-            exchange.send(transport.send(next(exchange)))
+            request = next(exchange)
+            self.counts.left(claim.at.timestamp(), [([claim], time.monotonic() - asked_at)])
+            exchange.send(transport.send(request))
         except StopIteration as stop:
             (verdict,) = stop.value
             self._record_patiently(verdict)
+            self.counts.flush()
             if verdict.state is State.FAILED and verdict.attempt:
                 raise DeliveryFailed(verdict.attempt.reason) from None
             return
@@ -508,7 +533,7 @@ class Service:
 
     def record(self, worker: str, verdicts: list[Verdict], worked_s: float = 0.0) -> list[bool]:
         """Writes down how attempts ended; False for a claim that was no longer ours."""
-        return self.store.record(
+        moved = self.store.record(
             worker,
             verdicts,
             finished_ttl_s=self.settings.delete_finished_timeout,
@@ -516,8 +541,14 @@ class Service:
             refused_s=self.settings.retry_interval,
             worked_s=worked_s,
         )
+        self.counts.ended(verdicts, moved)
+        return moved
 
     # -- sweeping
+
+    def start_alerts(self) -> None:
+        """Tells operators of accounts that are refused, and whatever else is raised, from here on."""
+        self.alerts.start([account_key(*key) for key in self.accounts])
 
     def sweep(self) -> None:
         """Finds what a dead process left behind, and forgets what has been kept long enough. Any process may run it."""
@@ -568,13 +599,6 @@ def _request(adapter: Messenger, outs: Sequence[Outbound]) -> Request | Note:
     if len(outs) > 1 and isinstance(several, Broadcast):
         return several.broadcast(outs)
     return adapter.request(outs[0])
-
-
-def open_accounts(settings: Settings) -> dict[tuple[str, str], Messenger]:
-    """The accounts that the settings describe: (messenger, account name) -> adapter."""
-    env = settings.messenger_env()
-    made = {(name, "default"): cls.from_env(env) for name, cls in MESSENGERS.items()}
-    return {key: adapter for key, adapter in made.items() if adapter is not None}
 
 
 def _unsendable(template: Template) -> str | None:

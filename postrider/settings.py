@@ -4,6 +4,7 @@ The environment beats `.env`; an empty value counts as unset; `NAME_FILE` may na
 """
 
 import os
+import re
 import zoneinfo
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +60,23 @@ def _redis_url(url: SecretStr | None) -> SecretStr | None:
     return url
 
 
+def _dsn(dsn: SecretStr | None) -> SecretStr | None:
+    if dsn and not re.fullmatch(r"https?://[^\s/@]+@[^\s/]+(/\S*)?/\d+", dsn.get_secret_value()):
+        raise ValueError("cannot be read; copy it from the project's settings: https://KEY@HOST/ID")
+    return dsn
+
+
+def _alert_urls(urls: SecretStr | None) -> SecretStr | None:
+    for n, url in enumerate(_urls(urls), 1):
+        if not re.match(r"[A-Za-z][\w+.-]*://[^\s/?]", url):
+            raise ValueError(f"number {n} is no URL as Apprise has them: SCHEME://...")
+    return urls
+
+
+def _urls(urls: SecretStr | None) -> list[str]:
+    return urls.get_secret_value().split() if urls else []
+
+
 def _host_port(bind: str) -> str:
     host, colon, port = bind.rpartition(":")
     if not (colon and host and port.isdigit() and 0 < int(port) < 65_536):
@@ -106,6 +124,16 @@ class Settings(BaseModel):
     """Check messengers' certificates."""
     sandbox: Switch = True
     """Offer the `sandbox` messenger."""
+    accounts_file: Path = Path("accounts.toml")
+    """Further accounts of the messengers; may be missing."""
+    log_format: Literal["text", "json"] = "text"
+    """`json`: an object a line, with ids; neither holds a body or a secret."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is logged, and all that is worse."""
+    sentry_dsn: Annotated[SecretStr | None, AfterValidator(_dsn)] = None
+    """Where errors of ours are reported; unset: nowhere."""
+    alert_urls: Annotated[SecretStr | None, AfterValidator(_alert_urls)] = None
+    """Apprise URLs, with spaces between them, that are told what needs somebody; unset: none."""
 
     # Redis
     redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = None
@@ -234,6 +262,11 @@ class Settings(BaseModel):
         scheme = "https" if self.tls_cert_file else "http"
         host = "127.0.0.1" if self.host in {"0.0.0.0", "[::]"} else self.host  # noqa: S104 - compared, not bound
         return f"{scheme}://{host}:{self.port}"
+
+    @property
+    def alert_places(self) -> list[str]:
+        """The URLs of `alert_urls`, each a secret."""
+        return _urls(self.alert_urls)
 
     @property
     def redis_socket(self) -> Path:

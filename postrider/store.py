@@ -352,15 +352,6 @@ class Store:
         return Counts(*(sum(islice(found, len(keys))) for keys in (*groups, ARMED)))
 
     @unavailable_when_redis_is
-    def pauses(self, accounts: Sequence[str]) -> dict[str, tuple[datetime, str]]:
-        """Those of `accounts` that send nothing just now: until when at least, and what their messenger said."""
-        pipe: Any = self.redis.pipeline(transaction=False)
-        for account in accounts:
-            pipe.hmget(f"pr:account:{account}", "until", "why")
-        found = zip(accounts, pipe.execute(), strict=True)
-        return {a: (records.moment(until), why.decode()) for a, (until, why) in found if until}
-
-    @unavailable_when_redis_is
     def scheduled(self, limit: int, cursor: str | None = None) -> Page:
         """What waits, soonest first."""
         return self._page(WAITING, "up", limit, cursor)

@@ -35,12 +35,13 @@ def verdict(
     match outcome:
         case Sent(provider_id):
             attempt = Attempt(claim.at, ended_at, name, provider_id=provider_id)
-            return Verdict(claim, State.SENT, attempt, signal=Signal.ANSWERS)
+            return Verdict(claim, State.SENT, attempt, signal=Signal.ANSWERS, kind="accepted")
         case Rejected(reason):
             attempt = Attempt(claim.at, ended_at, name, reason)
-            return _gives_up(claim, attempt, Signal.ANSWERS)
+            return _gives_up(claim, attempt, Signal.ANSWERS, "rejected")
         case Retry(reason):
-            return _again(claim, outcome, Attempt(claim.at, ended_at, name, reason), settings)
+            again = _again(claim, outcome, Attempt(claim.at, ended_at, name, reason), settings)
+            return replace(again, kind=_kind(outcome))
         case Unclear(reason):
             attempt = Attempt(claim.at, ended_at, name, reason)
             tries = claim.attempts + 1
@@ -52,7 +53,22 @@ def verdict(
                 or (claim.message.terms.on_unknown or settings.on_unknown) == "hold"
             ):
                 wait_s = None
-            return Verdict(claim, State.UNKNOWN, attempt, wait_s, counts=True, signal=Signal.FAILS)
+            return Verdict(
+                *(claim, State.UNKNOWN, attempt, wait_s),
+                counts=True,
+                signal=Signal.FAILS,
+                kind="no_answer",
+            )
+
+
+def _kind(outcome: Retry) -> str:
+    """Why it is not now, in one word."""
+    if outcome.refused:
+        return "account_refused"
+    if outcome.moved_to is not None:
+        return "moved"
+    kinds = {"account": "rate_limited", "recipient": "recipient_limited", "nobody": "again"}
+    return kinds[outcome.pauses] if outcome.pauses else "unavailable"
 
 
 def _again(claim: Claim, outcome: Retry, attempt: Attempt, settings: Settings) -> Verdict:
@@ -70,7 +86,8 @@ def _again(claim: Claim, outcome: Retry, attempt: Attempt, settings: Settings) -
         case Retry(after_s=after_s, pauses="account"):
             # Due at once: its account is what waits.
             pause_s = None if after_s is None else max(after_s, SHORTEST_PAUSE_S)
-            return replace(waits, signal=Signal.PAUSES, pause_s=pause_s)
+            signal = Signal.REFUSED if outcome.refused else Signal.PAUSES
+            return replace(waits, signal=signal, pause_s=pause_s)
         case Retry(after_s=after_s, pauses="recipient"):
             wait_s = backoff_s(claim.alarm + 1, interval_s) if after_s is None else after_s
             wait_s = max(wait_s, SHORTEST_PAUSE_S)
@@ -85,17 +102,18 @@ def _again(claim: Claim, outcome: Retry, attempt: Attempt, settings: Settings) -
     return replace(waits, due_in_s=wait_s, counts=True)
 
 
-def _gives_up(claim: Claim, attempt: Attempt, signal: Signal) -> Verdict:
-    return Verdict(claim, State.FAILED, attempt, counts=True, signal=signal)
+def _gives_up(claim: Claim, attempt: Attempt, signal: Signal, kind: str = "") -> Verdict:
+    return Verdict(claim, State.FAILED, attempt, counts=True, signal=signal, kind=kind)
 
 
 def died(claim: Claim, settings: Settings, *, grace_s: float = 0.0) -> Verdict:
     """What to do with a claim whose worker died: send it again, alone; give up when that kills each time."""
     deaths = 0 if claim.deaths is None else claim.deaths + 1
     if deaths >= LONE_DEATHS:
-        return _gives_up(claim, Attempt(claim.at, claim.at, "unclear", CRASHED), Signal.NOTHING)
+        attempt = Attempt(claim.at, claim.at, "unclear", CRASHED)
+        return _gives_up(claim, attempt, Signal.NOTHING, CRASHED)
     again = verdict(claim, DIED, settings, grace_s=grace_s)
-    return replace(again, signal=Signal.NOTHING, deaths=deaths)
+    return replace(again, signal=Signal.NOTHING, deaths=deaths, kind=CRASHED)
 
 
 def not_allowed(claim: Claim) -> Verdict | None:

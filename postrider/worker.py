@@ -28,6 +28,7 @@ import uvloop
 
 from messengers.base import NoReply, Reply
 from postrider import link, queue
+from postrider.counts import FLUSH_S
 from postrider.curl import Concurrent
 from postrider.errors import Unavailable
 from postrider.model import Claim, Verdict
@@ -130,6 +131,7 @@ class _Worker:
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._wait_to_be_stopped, args=(loop,), daemon=True).start()
         log.info("worker %s is ready", self.registration.name)
+        self.service.start_alerts()
         carrier = Concurrent(self.service.keep_note, tls_verify=self.settings.tls_verify)
         with closing(carrier) as self.transport:
             chores = [
@@ -138,6 +140,7 @@ class _Worker:
                     self._every(RENEW_S, self._renew),
                     self._every(SWEEP_S, self.service.sweep),
                     self._every(queue.HEARTBEAT_S, self.registration.heartbeat),
+                    self._every(FLUSH_S, self.service.counts.flush),
                     self._listen(),
                     self._tick(),
                 )
@@ -151,6 +154,7 @@ class _Worker:
             for chore in chores:
                 chore.cancel()
             await asyncio.gather(*chores, return_exceptions=True)
+            await self._in_thread(self.service.counts.flush)
         log.info("worker %s has stopped", self.registration.name)
         return 1 if self.broken else 0
 
@@ -182,6 +186,7 @@ class _Worker:
                 await self._sleep(LONGEST_SLEEP_S)
                 continue
             self.looks_at = math.inf
+            asked_at = time.monotonic()
             try:
                 claimed = await self._in_thread(self._claims())
             except Unavailable as error:
@@ -192,8 +197,12 @@ class _Worker:
             if self.stopping.is_set():
                 self.verdicts += map(handed_back, claimed.claims)
                 return
+            begun = []
             for claims in self.service.calls(claimed.claims):
                 self._begin(claims)
+                begun.append((claims, time.monotonic() - asked_at))
+            if begun:
+                self.service.counts.left(claimed.at.timestamp(), begun)
             wait_s = LONGEST_SLEEP_S
             if claimed.next_look_in_s is not None:
                 wait_s = min(wait_s, claimed.next_look_in_s)
@@ -203,13 +212,13 @@ class _Worker:
 
     def _claims(self) -> Callable[[], Claimed]:
         """The call that claims for the places that are free now."""
-        most = self.settings.worker_concurrency
+        most, limits = self.settings.worker_concurrency, self.service.limits
         firsts = [claims[0] for claims in self.at_work.values()]
         used = Counter((c.recipient.service, c.recipient.account) for c in firsts)
         return partial(
             self.service.claim,
             self.registration.name,
-            {key: max(0, most - used[key]) for key in self.service.accounts},
+            {key: max(0, (its.places or most) - used[key]) for key, its in limits.items()},
             nonce=self.nonce,
             busy=len(firsts),
             alone=not any(claim.deaths is not None for claim in firsts),

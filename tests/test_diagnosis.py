@@ -258,6 +258,14 @@ def test_an_account_that_has_to_wait_says_why(examine: Examine, client: redis.Re
     assert found.detail == "sends nothing before 2030-03-17 17:46:40 UTC: Too Many Requests"
 
 
+def test_an_account_that_is_refused_is_a_fault(examine: Examine, client: redis.Redis) -> None:
+    pause = {"until": "1900000000", "kind": "x", "why": "Unauthorized"}
+    client.hset("pr:account:viber", mapping=pause)
+    [found] = [check for check in examine().checks if "sends nothing" in check.detail]
+    assert (found.name, found.state) == ("viber", "fault")
+    assert "correct its settings" in found.remedy
+
+
 def test_no_worker(examine: Examine) -> None:
     assert_fault(examine(), "workers", "none is alive", "./run.sh starts them")
     assert_fault(

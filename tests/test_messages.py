@@ -85,7 +85,7 @@ def test_a_message_is_answered_as_a_resource(api: Api) -> None:
         ({"tags": ["x"] * 11}, "tags"),
         ({"tags": "x"}, "tags"),
         ({"dedupe_within_s": 0}, "dedupe_within_s"),
-        ({"account": "shop"}, "recipients[0].service"),
+        ({"account": "shop"}, "recipients[0].account"),
         ({"recipients": [{**ANA, "name": "x"}]}, "recipients[0].name"),
         ({"recipients": [ANA, {**BEN, "uuid": "x y"}]}, "recipients[1].uuid"),
         ({"recipients": [ANA, {**BEN, "send_at": "soon"}]}, "recipients[1].send_at"),

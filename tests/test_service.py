@@ -81,8 +81,8 @@ def test_exact_duplicates_are_dropped(service: Service) -> None:
         ),
         (
             NewMessage("x", (Recipient("1", "telegram", "shop"),)),
-            "recipients[0].service",
-            "not set up",
+            "recipients[0].account",
+            "no account 'shop' here; it has default",
         ),
         (NewMessage("x", (ANA,), template=Template("hi", "en")), "template", "whatsapp"),
         (

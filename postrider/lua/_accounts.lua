@@ -4,6 +4,8 @@
 --     next          when its next slot is free (s)
 --     day, sent     how many it was given on that day, counted from the epoch in the service's zone
 --     until, why    nothing goes before (s), and what the messenger said; gone once something has gone well again
+--     kind          of that pause: the signal that made it (see record.lua)
+--     held          when something last waited for its rate or its pause (s)
 --     probe         the one job that went out after `until`, to find out
 --     opened        how often in a row it was paused without a wait that the messenger named
 --     fails, failed how many deliveries in a row the messenger did not answer, or answered 5xx; the last of them
@@ -26,7 +28,8 @@ local function account(name)
   a = { name = name, spec = spec, key = 'pr:account:' .. name, go = 0, used = 0 }
   known[name] = a
   if not spec then return a end -- not set up at who asks: somebody else may know it
-  local next_at, until_at, probe, day, sent = unpack(call('HMGET', a.key, 'next', 'until', 'probe', 'day', 'sent'))
+  local next_at, until_at, probe, day, sent, held = unpack(call('HMGET', a.key, 'next', 'until', 'probe', 'day', 'sent', 'held'))
+  a.held = held or nil
   a.go = spec.free
   a.stopped = is_stopped(name)
   if until_at then

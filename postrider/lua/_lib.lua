@@ -36,6 +36,10 @@
 --   pr:claimed:<worker>        string  its last claim: nonce and jobs, for one whose answer was lost
 --   pr:turn, pr:swept, pr:patience   strings of claim and overdue
 --   pr:rescue                  hash    state letter -> how far the rescue has come
+--   pr:metrics                 hash    name, labels and bucket as JSON -> number: what all processes have counted
+--   pr:alerts                  zset    place, when it was raised (s), text -> when it is told, or told again (s)
+--   pr:alert:<kind> <key>      string  there while the same is not told once more
+--   pr:alert:lasting           set     kind, key: told, and not over
 --   pr:wake                    channel a due time (s), told to sleeping workers
 -- RQ's and rq-scheduler's own: names and formats as rq 2.11 and rq-scheduler 0.14 have them
 --   rq:job:<job>, rq:queue:<queue>, rq:wip:<queue>, rq:finished:<queue>, rq:failed:<queue>, rq:worker:<name>,
@@ -344,21 +348,23 @@ end
 
 local somebody_moved = nil
 
--- What the sender of delivery `r` has to know of it. `how` is `probe`, `alone` or ''.
-local function row(job_id, r, how)
+-- What the sender of delivery `r` has to know of it. `how` is `probe`, `alone` or ''. `held`: when it, or what shares its
+-- account, was last kept waiting by a rate or a pause (s), or ''.
+local function row(job_id, r, how, held)
   if somebody_moved == nil then somebody_moved = call('EXISTS', 'pr:moved') == 1 end
   local to = somebody_moved and call('HGET', 'pr:moved', r.account .. ' ' .. r.uuid) or r.uuid
-  return { job_id, r.attempts, r.account, r.uuid, to, how, r.deaths or '' }
+  return { job_id, r.attempts, r.account, r.uuid, to, how, r.deaths or '', held or '' }
 end
 
 -- Moves waiting delivery `r` to `sending` under a lease until then (s, as text). Gives its row.
-local function take(job_id, mid, idx, r, lease_until, how)
+local function take(job_id, mid, idx, r, lease_until, how, held)
+  if r.slot then held = seconds(NOW) end
   later('ZREM', LISTS[r.state], delivery_id(mid, idx))
   moves(mid, r, 'g')
   r.slot = false
   later('HSET', bucket('d', mid, idx), idx, as_text(r))
   later('ZADD', 'pr:leases', lease_until, job_id)
-  return row(job_id, r, how)
+  return row(job_id, r, how, held)
 end
 
 -- What the sender of these rows has to know of their messages: id, then its fields, per distinct message.

@@ -59,7 +59,7 @@ for _, line in ipairs(call('SMEMBERS', 'pr:lines')) do
 end
 
 local function goes(job_id, mid, idx, r, how)
-  rows[#rows + 1] = take(job_id, mid, idx, r, lease_until, how)
+  rows[#rows + 1] = take(job_id, mid, idx, r, lease_until, how, account(r.account).held)
   jobs[#jobs + 1] = job_id
   mids[mid] = true
   later('ZADD', WIPS[r.queue], in_progress_until, job_id .. ':' .. worker)
@@ -302,6 +302,7 @@ for name in pairs(specs) do
     elseif not a.paused and not a.stopped then
       more = 1
     end
+    if a.go == 0 and (a.again or a.paused) then call('HSET', a.key, 'held', seconds(NOW)) end
   end
 end
 return { seconds(NOW), next_look and seconds(next_look) or '', more, rows, messages(mids) }

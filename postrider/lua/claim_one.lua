@@ -30,6 +30,6 @@ if at > NOW then
 end
 local how = r.deaths and 'alone' or ''
 if a.paused then how = spend(a, job_id) end
-local taken = take(job_id, mid, idx, r, seconds(NOW + tonumber(ARGV[2])), how)
+local taken = take(job_id, mid, idx, r, seconds(NOW + tonumber(ARGV[2])), how, a.held)
 flush()
 return { seconds(NOW), { taken }, messages({ [mid] = true }) }

@@ -2,8 +2,8 @@
 -- ARGV  1 worker, or '' when a stock RQ worker keeps RQ's books   2 seconds RQ lists what finished   3 what failed
 --       4 seconds worked   5 the first wait after a refusal that names none (s)   then per claim: job, state letter, due in (s) or '', counts (0, 1), reason, attempt line,
 --       moved to, signal, pause (s) or '', lone deaths or ''
--- The signal is what its account learns: `y` it answers, `n` it does not, `a` it pauses us, `r` it does so for this
--- recipient, `b` this one was handed back, '' nothing.
+-- The signal is what its account learns: `y` it answers, `n` it does not, `a` it pauses us, `x` it refuses us
+-- until somebody mends that, `r` it pauses us for this recipient, `b` this one was handed back, '' nothing.
 -- Gives a 1 or 0 per claim: moved, or came too late.
 local worker = ARGV[1]
 local own = worker ~= ''
@@ -36,9 +36,9 @@ local function health_of(name)
   return h
 end
 
-local function pause(h, until_at, why)
+local function pause(h, until_at, why, kind)
   h.until_at, h.probe, h.fails = math.max(h.until_at or 0, until_at), false, 0
-  call('HSET', h.key, 'until', seconds(h.until_at), 'why', why, 'opened', h.opened)
+  call('HSET', h.key, 'until', seconds(h.until_at), 'why', why, 'kind', kind, 'opened', h.opened)
   call('HDEL', h.key, 'probe', 'fails', 'failed')
 end
 
@@ -48,7 +48,7 @@ local function learn(r, job_id, id, signal, pause_s, why)
   local probed = h.probe == job_id
   if signal == 'y' or signal == 'r' then
     if probed then
-      call('HDEL', h.key, 'until', 'why', 'probe', 'opened', 'fails', 'failed')
+      call('HDEL', h.key, 'until', 'why', 'kind', 'probe', 'opened', 'fails', 'failed')
       call('PUBLISH', 'pr:wake', seconds(NOW))
       health[r.account] = nil
     elseif h.fails > 0 then
@@ -60,22 +60,22 @@ local function learn(r, job_id, id, signal, pause_s, why)
   elseif signal == 'n' then
     if probed then
       h.opened = h.opened + 1
-      pause(h, NOW + doubling(1, h.opened, BREAK_MAX_S), why)
+      pause(h, NOW + doubling(1, h.opened, BREAK_MAX_S), why, signal)
     elseif not h.until_at and h.failed ~= id then
       h.fails, h.failed = h.fails + 1, id
       call('HSET', h.key, 'fails', h.fails, 'failed', id)
       if h.fails >= BREAKS_AT then
         h.opened = 1
-        pause(h, NOW + 1, why)
+        pause(h, NOW + 1, why, signal)
       end
     end
     return probed and h.until_at
-  elseif signal == 'a' then
+  elseif signal == 'a' or signal == 'x' then
     if pause_s ~= '' then
-      pause(h, NOW + tonumber(pause_s), why)
+      pause(h, NOW + tonumber(pause_s), why, signal)
     elseif probed or not h.until_at then
       h.opened = h.opened + 1
-      pause(h, NOW + doubling(tonumber(ARGV[5]), h.opened, REFUSED_MAX_S), why)
+      pause(h, NOW + doubling(tonumber(ARGV[5]), h.opened, REFUSED_MAX_S), why, signal)
     end
     return h.until_at
   end

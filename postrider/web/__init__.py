@@ -14,14 +14,17 @@ from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import Store
 from postrider.web import (
+    accounts,
     dashboard,
     deliveries,
     health,
     hooks,
     messages,
+    metrics,
     operations,
     problems,
     simple,
+    traffic,
 )
 from postrider.web.auth import Gate
 from postrider.web.strict_json import StrictJSONProvider
@@ -29,6 +32,8 @@ from postrider.web.strict_json import StrictJSONProvider
 log = logging.getLogger("postrider.web")
 
 SWEEP_S = 5.0
+COUNTS = "postrider.counts"
+"""Where an app keeps what it has counted, for who ends its process."""
 SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'",
     "Referrer-Policy": "no-referrer",
@@ -70,6 +75,8 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     )
     app.security_schemes = {"basic": {"type": "http", "scheme": "basic"}}
     problems.register(app)
+    traffic.watch(app, service.counts)
+    app.extensions[COUNTS] = service.counts
     gate = Gate(settings)
     app.register_blueprint(simple.blueprint(service, gate))
     app.register_blueprint(messages.blueprint(service, gate))
@@ -78,6 +85,8 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     app.register_blueprint(health.blueprint(service))
     app.register_blueprint(hooks.blueprint(service))
     app.register_blueprint(dashboard.blueprint(service, gate))
+    app.register_blueprint(accounts.blueprint(service, gate))
+    app.register_blueprint(metrics.blueprint(service, gate))
 
     @app.after_request
     def harden(response: Response) -> Response:
@@ -86,7 +95,9 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
         return response
 
     if sweeps:
-        threading.Thread(target=_sweep, args=(service,), name="sweep", daemon=True).start()
+        service.start_alerts()
+        for chore, args in ((_sweep, (service,)), (service.counts.flush_for_ever, ())):
+            threading.Thread(target=chore, args=args, name=chore.__name__, daemon=True).start()
     return app
 
 

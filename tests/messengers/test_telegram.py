@@ -285,7 +285,7 @@ def test_the_description_counts_more_than_the_code(_, why, code):
     ],
 )
 def test_a_refused_token_holds_the_account(code, why):
-    assert BOT.read(refusal(code, why)) == Retry(why, pauses="account")
+    assert BOT.read(refusal(code, why)) == Retry(why, pauses="account", refused=True)
 
 
 @pytest.mark.parametrize(
@@ -311,12 +311,12 @@ def test_telegrams_own_trouble_is_tried_again(code):
     ("body", "outcome"),
     [
         ({"error_code": 429}, Retry("HTTP 429", pauses="account")),
-        ({"error_code": 401}, Retry("HTTP 401", pauses="account")),
+        ({"error_code": 401}, Retry("HTTP 401", pauses="account", refused=True)),
         ({"error_code": 409}, Retry("HTTP 409")),
         ({"error_code": 502}, Retry("HTTP 502")),
         ({"error_code": 403}, Rejected("HTTP 403")),
         ({"description": "Bad Request: no idea"}, Rejected("Bad Request: no idea")),
-        ({"description": "Unauthorized"}, Retry("Unauthorized", pauses="account")),
+        ({"description": "Unauthorized"}, Retry("Unauthorized", pauses="account", refused=True)),
         ({"error_code": True}, Unclear("HTTP 200 with an answer that could not be read")),
         ({"error_code": 200, "description": "Hm"}, Unclear("Hm")),
         ({"error_code": 10**400, "description": 5}, None),
@@ -331,7 +331,7 @@ def test_a_refusal_under_http_200_is_judged_by_what_it_says(body, outcome):
 @pytest.mark.parametrize(
     ("status", "outcome"),
     [
-        (401, Retry("HTTP 401", pauses="account")),
+        (401, Retry("HTTP 401", pauses="account", refused=True)),
         (413, Rejected("HTTP 413")),
         (503, Retry("HTTP 503")),
     ],
@@ -394,7 +394,7 @@ def test_a_bot_is_shown_by_its_names(who, name):
 
 def test_a_refused_token_is_no_identity():
     answer = refusal(401, "Unauthorized")
-    assert BOT.read_whoami(answer) == Retry("Unauthorized", pauses="account")
+    assert BOT.read_whoami(answer) == Retry("Unauthorized", pauses="account", refused=True)
 
 
 def test_an_answer_to_something_else_is_no_identity():

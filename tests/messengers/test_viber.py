@@ -210,7 +210,7 @@ def test_ok_without_a_message_token_proves_nothing(token):
 )
 def test_a_fault_of_the_account_holds_it(status, why):
     answer = reply({"status": status, "status_message": why})
-    assert BOT.read(answer) == Retry(why, pauses="account")
+    assert BOT.read(answer) == Retry(why, pauses="account", refused=True)
 
 
 @pytest.mark.parametrize(
@@ -255,9 +255,9 @@ def test_a_server_error_is_tried_again(status):
 @pytest.mark.parametrize(
     ("status", "outcome"),
     [
-        (401, Retry("HTTP 401", pauses="account")),
-        (403, Retry("HTTP 403", pauses="account")),
-        (404, Retry("HTTP 404", pauses="account")),
+        (401, Retry("HTTP 401", pauses="account", refused=True)),
+        (403, Retry("HTTP 403", pauses="account", refused=True)),
+        (404, Retry("HTTP 404", pauses="account", refused=True)),
         (413, Rejected("HTTP 413")),
         (429, Retry("HTTP 429", after_s=9, pauses="account")),
     ],
@@ -459,7 +459,7 @@ def test_a_bot_is_shown_by_its_name(info, name):
 
 def test_a_refused_token_is_no_identity():
     answer = reply({"status": 2, "status_message": "invalidAuthToken"})
-    assert BOT.read_whoami(answer) == Retry("invalidAuthToken", pauses="account")
+    assert BOT.read_whoami(answer) == Retry("invalidAuthToken", pauses="account", refused=True)
 
 
 def test_an_answer_to_something_else_is_no_identity():

@@ -301,7 +301,10 @@ def test_an_id_beside_a_failing_status_is_not_sent():
     ],
 )
 def test_what_may_pass_is_tried_again(code, after_s, pauses):
-    assert whatsapp.read(error(code)) == Retry(f"{code}: It did not work", after_s, pauses)
+    outcome = Retry(
+        f"{code}: It did not work", after_s, pauses, refused=code in (*ACCOUNT, *ACCOUNT_SETUP)
+    )
+    assert whatsapp.read(error(code)) == outcome
 
 
 @pytest.mark.parametrize("code", [*RECIPIENT, 131047, 131049, 131050, *REQUEST, *TEMPLATES])
@@ -327,7 +330,7 @@ def test_the_code_counts_and_the_http_status_does_not(status):
 
 def test_a_number_id_that_meta_does_not_find_stops_the_account_not_the_message():
     outcome = whatsapp.read(error(100, "Unsupported post request.", error_subcode=33))
-    assert outcome == Retry("100: Unsupported post request.", pauses="account")
+    assert outcome == Retry("100: Unsupported post request.", pauses="account", refused=True)
 
 
 def test_the_longer_of_metas_wait_and_ours_wins():

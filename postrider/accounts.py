@@ -1,0 +1,223 @@
+"""The accounts that are set up: `default` of each messenger by the environment, others by a file, `ACCOUNTS_FILE`.
+
+    [telegram.shop]
+    token = "123:abc"
+    rate = 5
+
+A table's keys are its messenger's settings without their prefix, `token` for its secret, `..._file` for a file that holds one,
+and what the account may do. Whatever a table leaves out is as the environment says, except secrets and ids.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SecretStr, ValidationError
+
+from messengers import MESSENGERS
+from messengers.base import Messenger
+from postrider.errors import Misconfigured
+from postrider.settings import Rate, Settings
+
+DEFAULT = "default"
+"""The account of the environment."""
+TOKENS = ("bot_token", "auth_token", "access_token")
+"""What `token` may stand for."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+
+Key = tuple[str, str]
+"""Messenger and account name."""
+M = TypeVar("M", bound=BaseModel)
+
+
+class Paces(BaseModel):
+    """What one account may do, where that is not what the environment says."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    rate: Rate | None = None
+    """Messages per second; 0: no limit."""
+    recipient_rate: Rate | None = None
+    """Messages per second to one recipient."""
+    daily_cap: Annotated[int, Field(ge=0)] | None = None
+    """Messages per day; 0: no limit."""
+    concurrency: PositiveInt | None = None
+    """Sends under way at once in one worker."""
+
+
+class Accounts(dict[Key, Messenger]):
+    """Account -> its adapter; `paces` has what those of the file may do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paces: dict[Key, Paces] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """What a table of one messenger may hold: key -> setting, key -> setting whose value a file holds."""
+
+    prefix: str
+    plain: dict[str, str] = field(default_factory=dict)
+    in_file: dict[str, str] = field(default_factory=dict)
+    own: dict[str, None] = field(default_factory=dict)
+    """Settings that say who an account is, so that no other can have them from the environment."""
+
+    @classmethod
+    def of(cls, service: str) -> "_Keys":
+        prefix = _prefix(service)
+        others = tuple(p for p in map(_prefix, MESSENGERS) if len(p) > len(prefix))
+        keys = cls(prefix)
+        for name, info in Settings.model_fields.items():
+            key = name.removeprefix(prefix)
+            if key == name or name.startswith(others) or key in Paces.model_fields:
+                continue
+            secret = SecretStr in get_args(info.annotation)
+            for word in (key, "token") if key in TOKENS else (key,):
+                keys.plain[word] = name
+                if secret:
+                    keys.in_file[f"{word}_file"] = name
+            if secret or name.upper() in MESSENGERS[service].needs:
+                keys.own[name] = None
+        return keys
+
+    def __str__(self) -> str:
+        return ", ".join((*self.plain, *self.in_file, *Paces.model_fields))
+
+
+def open_accounts(settings: Settings) -> Accounts:
+    """Every account that is set up. Raises Misconfigured with every fault of the file."""
+    env = settings.messenger_env()
+    accounts = Accounts()
+    for name, cls in MESSENGERS.items():
+        if (adapter := cls.from_env(env)) is not None:
+            accounts[name, DEFAULT] = adapter
+    path, faults = settings.accounts_file, list[str]()
+    for key, table in _tables(path, faults):
+        _open(accounts, key, table, settings, faults)
+    if faults:
+        raise Misconfigured(*(f"{path}: {fault}" for fault in faults))
+    return accounts
+
+
+def secrets(settings: Settings) -> Iterator[str]:
+    """Every secret in the file, for who has to hide them; none of a file that cannot be read."""
+    for (service, _), table in _tables(settings.accounts_file, []):
+        keys = _Keys.of(service)
+        for key, raw in table.items():
+            if keys.plain.get(key) in keys.own and isinstance(raw, str):
+                yield raw
+            elif key in keys.in_file:
+                yield _in_file(settings.accounts_file.parent / str(raw), []) or ""
+
+
+def _tables(path: Path, faults: list[str]) -> Iterator[tuple[Key, Mapping[str, Any]]]:
+    """The accounts' tables; none where there is no file."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except UnicodeDecodeError:
+        faults.append("is not UTF-8")
+        return
+    except OSError as error:
+        faults.append(f"cannot be read: {error.strerror}")
+        return
+    except tomllib.TOMLDecodeError as error:
+        # No more than where it is: its words may quote what stands there.
+        place = re.search(r"\(at [^)]*\)", str(error))
+        faults.append(f"cannot be read as TOML {place[0] if place else ''}".rstrip())
+        return
+    for service, accounts in document.items():
+        if service not in MESSENGERS:
+            known = ", ".join(sorted(MESSENGERS))
+            faults.append(f"{service[:40]}: unknown messenger; there are {known}")
+            continue
+        tables = accounts.items() if isinstance(accounts, dict) else [("", None)]
+        for name, table in tables:
+            if isinstance(table, dict):
+                yield (service, name), table
+            else:
+                faults.append(f"{service}.{name[:40]}: belongs below a line [{service}.NAME]")
+
+
+def _open(
+    accounts: Accounts, key: Key, table: Mapping[str, Any], settings: Settings, faults: list[str]
+) -> None:
+    """Adds the account that `table` describes, or its faults."""
+    service, name = key
+    keys, told = _Keys.of(service), list[str]()
+    if not _NAME.fullmatch(name):
+        told.append(": a name has 1 to 32 letters, digits, - and _")
+    if name == DEFAULT:
+        told.append(": that name is the environment's; choose another")
+    values = _values(keys, table, settings.accounts_file.parent, told)
+    paces = _valid(Paces, {k: values.pop(k) for k in Paces.model_fields if k in values}, "", told)
+    inherited = {
+        k: v for k, v in settings.model_dump(exclude=set(keys.own)).items() if v is not None
+    }
+    own = _valid(Settings, inherited | values, keys.prefix, told)
+    needs = [need.lower() for need in MESSENGERS[service].needs]
+    missing = [need.removeprefix(keys.prefix) for need in needs if need not in values]
+    if missing and not told:
+        told.append(f": {' and '.join(missing)} is missing")
+    if (
+        own
+        and paces
+        and not told
+        and (adapter := MESSENGERS[service].from_env(own.messenger_env()))
+    ):
+        accounts[key] = adapter
+        accounts.paces[key] = paces
+    faults += (f"{service}.{name[:40]}{fault}" for fault in told)
+
+
+def _values(keys: _Keys, table: Mapping[str, Any], folder: Path, told: list[str]) -> dict[str, str]:
+    """Setting -> what the table gives it, as the environment would."""
+    values: dict[str, str] = {}
+    for key, raw in table.items():
+        name = keys.plain.get(key) or keys.in_file.get(key) or key
+        faults: list[str] = []
+        if name == key and key not in Paces.model_fields:
+            faults.append(f"unknown; it may hold {keys}")
+        elif not isinstance(raw, str | int | float):
+            faults.append("must be a text, a number, true or false")
+        elif name in values:
+            faults.append("given twice")
+        else:
+            text = raw if isinstance(raw, str) else str(raw).lower()
+            value = _in_file(folder / text, faults) if key in keys.in_file else text.strip()
+            if value:
+                values[name] = value
+            elif not faults:
+                faults.append("is empty")
+        told += (f".{key[:40]}: {fault}" for fault in faults)
+    return values
+
+
+def _in_file(path: Path, faults: list[str]) -> str | None:
+    try:
+        if secret := path.read_text(encoding="utf-8").strip():
+            return secret
+        faults.append(f"{path} is empty")
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        faults.append(f"cannot read {path}: {why}")
+    return None
+
+
+def _valid(model: type[M], values: Mapping[str, Any], prefix: str, told: list[str]) -> M | None:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        for fault in error.errors(include_input=False, include_url=False):
+            key = str(fault["loc"][0]).removeprefix(prefix) if fault["loc"] else "settings"
+            told.append(f".{key}: {fault['msg'].removeprefix('Value error, ')}")
+        return None
+
+
+def _prefix(service: str) -> str:
+    return service.replace("-", "_") + "_"
