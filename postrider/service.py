@@ -40,7 +40,9 @@ from postrider.model import (
     Verdict,
     new_message_id,
 )
+from postrider.planning import Planner
 from postrider.records import account_key
+from postrider.schedules import Schedules
 from postrider.settings import Settings
 from postrider.store import Claimed, Page, Store
 from postrider.transport import Transport
@@ -82,9 +84,17 @@ class Service:
     """The same -> what it may do; an account that turns out not to be allowed to broadcast no longer does."""
 
     inbox: Inbox = field(init=False)
+    schedules: Planner = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inbox", Inbox(self.store.redis))
+        planner = Planner(
+            Schedules(self.store.redis, self.store.room),
+            self,
+            self.store.now,
+            self.settings.delete_finished_timeout,
+        )
+        object.__setattr__(self, "schedules", planner)
         limits = {key: limits_of(adapter, self.settings) for key, adapter in self.accounts.items()}
         object.__setattr__(self, "limits", limits)
 
@@ -95,6 +105,23 @@ class Service:
 
         Gives it back with the recipients it has, exact duplicates dropped. Raises InvalidRequest, Unavailable.
         """
+        now = self.store.now()
+        new = self.check(new, now)
+        message = self.store.accept(new_message_id(now), new, now, self._receivers(new))
+        return message, new.recipients
+
+    def accept_occurrence(self, new: NewMessage, message_id: str, schedule: str) -> None:
+        """Takes the message that `schedule` plans under this id, also one whose time is past.
+
+        Raises IllegalTransition when it has it already, or no longer plans it; InvalidRequest, Unavailable.
+        """
+        new = replace(
+            self.check(replace(new, send_at=None), now := self.store.now()), send_at=new.send_at
+        )
+        self.store.accept(message_id, new, now, self._receivers(new), schedule=schedule)
+
+    def check(self, new: NewMessage, now: datetime) -> NewMessage:
+        """`new` as it would be accepted: exact duplicates among its recipients dropped. Raises InvalidRequest."""
         recipients = tuple(dict.fromkeys(new.recipients))
         if not recipients:
             raise InvalidRequest("recipients", "names nobody; give at least one recipient")
@@ -105,12 +132,8 @@ class Service:
             )
         self._check_recipients(new)
         self._check_body(new)
-        now = self.store.now()
         self._check_time(new.send_at, now)
-        message = self.store.accept(
-            new_message_id(now), replace(new, recipients=recipients), now, self._receivers(new)
-        )
-        return message, recipients
+        return replace(new, recipients=recipients)
 
     def _receivers(self, new: NewMessage) -> int | None:
         """How many recipients of `new` one call reaches, where calls reach several."""
@@ -370,6 +393,7 @@ class Service:
         self.store.release(NOBODY_SERVES_S)
         if rescued := self.store.rescue(RESCUE_AFTER_S):
             log.warning("armed %d deliveries anew that stood in no list", rescued)
+        self.schedules.sweep()
 
 
 def _outbound(claim: Claim) -> Outbound:

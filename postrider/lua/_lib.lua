@@ -2,7 +2,7 @@
 --
 -- Ours
 --   pr:m:<message>             hash    body, accepted (s), due (s), timed, total, left, template, committed, armed,
---                                      receivers (how many of them one call can reach)
+--                                      receivers (how many of them one call can reach), schedule
 --   pr:d:<message>:<bucket>    hash    index -> record of that delivery; BUCKET of them, so that it stays a listpack
 --   pr:a:<message>:<bucket>    hash    index -> its attempts, a line of JSON each
 --   pr:waiting                 zset    delivery -> when it is due (s): scheduled, retrying, paused, unknown
@@ -23,6 +23,10 @@
 --   pr:served                  string  when a worker of ours last claimed (s)
 --   pr:claimed:<worker>        string  its last claim: nonce and jobs, for one whose answer was lost
 --   pr:turn, pr:swept, pr:patience, pr:rescued   strings of claim, overdue and rescue
+--   pr:s:<schedule>            hash    version `v`, owner, body, repeat, missed, state, made, next (s), local, message, ready,
+--                                      drop, again, trouble, created (s), changed (s): see schedules.py
+--   pr:schedules, pr:schedules:of:<owner>   zset, all at 0: schedules in order of their ids
+--   pr:schedules:due           zset    schedule -> when to look at it (s)
 --   pr:wake                    channel a due time (s), told to sleeping workers
 -- RQ's and rq-scheduler's own: names and formats as rq 2.11 and rq-scheduler 0.14 have them
 --   rq:job:<job>, rq:queue:<queue>, rq:wip:<queue>, rq:finished:<queue>, rq:failed:<queue>, rq:worker:<name>,
