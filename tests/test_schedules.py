@@ -1,13 +1,9 @@
 """Schedules: one message for each occurrence, at the right local hour, whoever sweeps and wherever it is killed."""
 
 import itertools
-import os
-import subprocess
-import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,17 +11,17 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import redis
-from jsonschema import Draft202012Validator
 
 from postrider.errors import IllegalTransition, InvalidRequest, NotFound, Unavailable
-from postrider.model import Client, NewMessage, Recipient, State, Verdict, new_message_id
+from postrider.link import connect
+from postrider.model import Attempt, Client, NewMessage, Recipient, State, Verdict, new_message_id
 from postrider.planning import Planner
 from postrider.recurrence import Occurrence
 from postrider.schedules import Missed, Schedule, Schedules
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import CHUNK, Store
-from tests.conftest import Api, wait_until
+from tests.conftest import Api, Start, wait_until
 
 ADMIN = Client("", "postrider", "admin")
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -74,26 +70,6 @@ def made(service: Service) -> list[datetime]:
     """When the messages are due that are there, whatever became of them."""
     rows = [*service.scheduled(10_000, None).rows, *service.finished(10_000, None).rows]
     return sorted(m.due_at for d, m in rows if d.state is not State.CANCELLED)
-
-
-def send(service: Service) -> int:
-    """Sends all that is due, as a worker does; how many."""
-    count = 0
-    while claims := service.claim("w", 100).claims:
-        count += len(claims)
-        for claim in claims:
-            exchange = service.attempt([claim])
-            next(exchange)
-            with pytest.raises(StopIteration) as stop:
-                exchange.send(_note(claim))
-            service.record("w", stop.value.value)
-    return count
-
-
-def _note(claim: Any) -> Any:
-    from messengers.base import Reply  # noqa: PLC0415
-
-    return Reply(200, {}, b'{"ok": true}')
 
 
 # -- one ahead, then the next
@@ -171,8 +147,6 @@ def test_a_message_that_is_refused_later_is_tried_until_it_is_taken(
 def test_two_that_sweep_at_once_make_one_of_each(
     service: Service, clock: Clock, settings: Settings, redis_url: str
 ) -> None:
-    from postrider.link import connect  # noqa: PLC0415
-
     schedules = [
         create(planner(service, clock), {**MINUTELY, "missed": "all"}, missed="all")
         for _ in range(5)
@@ -347,18 +321,19 @@ DAYS = 3
 
 
 @pytest.mark.parametrize(
-    ("missed", "sent_in_time", "makes"),
+    ("missed", "went", "makes"),
     [
-        ("skip", True, 0),
-        ("once", True, 1),
-        ("all", True, DAYS),
-        ("skip", False, 0),
-        ("once", False, 0),
-        ("all", False, DAYS),
+        ("skip", "in time", 0),
+        ("once", "in time", 1),
+        ("all", "in time", DAYS),
+        ("skip", "late", 0),
+        ("once", "late", 0),
+        ("all", "late", DAYS),
+        ("once", "not yet", 0),
     ],
 )
 def test_what_was_missed_during_an_outage(
-    service: Service, missed: Missed, *, sent_in_time: bool, makes: int
+    service: Service, missed: Missed, went: str, makes: int
 ) -> None:
     """The one that stood ready went before the outage, or only after it; then it stands for all (`once`)."""
     real = service.store.now()
@@ -367,10 +342,8 @@ def test_what_was_missed_during_an_outage(
     at = (clock.at + timedelta(hours=1)).astimezone(BERLIN)
     schedule = create(plan, {"cron": f"{at.minute} {at.hour} * * *"}, missed=missed)
     assert schedule.next
-    if sent_in_time:
-        _sent_at(service, schedule, schedule.next.at + timedelta(seconds=1))
-    else:
-        assert send(service) == 1
+    if went != "not yet":
+        _sent_at(service, schedule, schedule.next.at if went == "in time" else real)
     clock.at = real
     planner(service, clock).sweep()
     planner(service, clock).sweep()
@@ -385,8 +358,6 @@ def _sent_at(service: Service, schedule: Schedule, at: datetime) -> None:
     """Sends it, and writes down that it was then."""
     (claim,) = service.claim("w", 1).claims
     assert claim.message.id == schedule.message
-    from postrider.model import Attempt  # noqa: PLC0415
-
     verdict = Verdict(claim, State.SENT, Attempt(at, at, "sent"))
     assert service.record("w", [verdict]) == [True]
 
@@ -507,9 +478,10 @@ def test_a_late_accept_of_what_is_no_longer_planned_changes_nothing(
     assert made(service) == []
 
 
-def test_another_s_schedule_is_as_unknown_as_none(plan: Planner) -> None:
+def test_another_s_schedule_is_as_unknown_as_none(plan: Planner, clock: Clock) -> None:
     eve = Client("eve", "eve", "sender")
     mine = create(plan)
+    clock.at += timedelta(seconds=1)
     hers = plan.create("eve", BODY, MINUTELY, BERLIN)
     for act in (
         lambda: plan.get(eve, mine.id),
@@ -608,3 +580,33 @@ def test_without_a_login_nothing_is_shown(api: Api) -> None:
     api.auth = None
     assert api.get("/api/v1/schedules").status_code == 401
     assert api.post("/api/v1/schedules", json=BODY).status_code == 401
+
+
+# -- with real processes
+
+
+def test_two_workers_of_which_one_is_killed_again_and_again_send_each_occurrence_once(
+    service: Service, start: Start, client: redis.Redis
+) -> None:
+    clock = Clock(service.store.now().replace(microsecond=0) - timedelta(minutes=300))
+    schedules = [create(planner(service, clock), missed="all") for _ in range(3)]
+    start("postrider", "worker")
+    for _ in range(3):
+        victim = start("postrider", "worker")
+        before = len(made(service))
+        wait_until(lambda before=before: len(made(service)) > before, 20, "a sweep at work")
+        victim.kill()
+        victim.wait()
+    now = service.store.now()
+    wait_until(lambda: all(_is_ahead(service, s, now) for s in schedules), 40, "all of them ahead")
+    wait_until(lambda: client.zcard("pr:inbox:order") >= 3 * 300, 30, "all that is due sent")
+    moments = [m.due_at for _, m in service.finished(10_000, None).rows]
+    counted = Counter(moments)
+    assert set(counted.values()) == {3}
+    steps = {b - a for a, b in itertools.pairwise(sorted(counted))}
+    assert steps == {timedelta(minutes=1)}
+
+
+def _is_ahead(service: Service, schedule: Schedule, now: datetime) -> bool:
+    found = again(planner(service), schedule)
+    return bool(found.ready and found.next and found.next.at > now)

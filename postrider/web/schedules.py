@@ -156,7 +156,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         security="basic",
         responses=problems(400, 401, 413, 415, 503),
     )
-    def create_schedule(json_data: ScheduleIn) -> tuple[Response, int]:
+    def create_schedule(json_data: ScheduleIn) -> Response:
         zone = _zone(json_data.timezone) or default
         made = service.schedules.create(
             client().id,
@@ -168,7 +168,9 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
             start=listing.moment(json_data.send_at, None, zone),
             missed=json_data.repeat.missed,
         )
-        return jsonify(_whole(service, made)), 201
+        answer = jsonify(_whole(service, made))
+        answer.status_code = 201
+        return answer
 
     @bp.get("")
     @bp.input(SchedulesIn, location="query")
