@@ -49,7 +49,7 @@ def planner(service: Service, clock: Callable[[], datetime] | None = None, **mor
 @pytest.fixture
 def clock(service: Service) -> Clock:
     """Three days ago: what is made is due, and the engine's own clock does not wait."""
-    return Clock(service.store.now().replace(microsecond=0) - timedelta(days=3))
+    return Clock(service.store.now().replace(second=0, microsecond=0) - timedelta(days=3))
 
 
 @pytest.fixture
@@ -177,6 +177,25 @@ def test_two_that_sweep_at_once_make_one_of_each(
     moments = sorted(counted)
     assert all(b - a == timedelta(minutes=1) for a, b in itertools.pairwise(moments))
     assert {again(plans[0], s).made for s in schedules} == {31}
+
+
+def test_who_read_it_before_somebody_changed_it_changes_nothing(plan: Planner) -> None:
+    read = create(plan)
+    plan.change(ADMIN, read.id, pause=True)
+    assert not plan.schedules.put(replace(read, made=7), plan.clock())
+    assert again(plan, read).state == "paused"
+
+
+def test_who_read_it_before_its_message_was_accepted_changes_nothing(
+    plan: Planner, service: Service
+) -> None:
+    accepted = create(plan)
+    planned = replace(accepted, ready=False, made=0, message=new_message_id(plan.clock()))
+    assert plan.schedules.put(planned, None)
+    read = again(plan, accepted)
+    plan.look(read.id)
+    assert not plan.schedules.put(replace(read, state="paused"), None)
+    assert again(plan, accepted).ready
 
 
 class Killed(BaseException):
