@@ -100,6 +100,17 @@ def test_nothing_happens_before_its_moment_and_the_next_is_made_after_it(
     assert again(plan, schedule).made == 2
 
 
+def test_a_schedule_is_not_looked_at_before_its_moment(
+    plan: Planner, clock: Clock, client: redis.Redis
+) -> None:
+    schedule = create(plan)
+    assert schedule.next
+    assert plan.schedules.due(clock.at, 10, 15) == []
+    client.zadd("pr:schedules:due", {schedule.id: clock.at.timestamp()})
+    plan.sweep()
+    assert client.zscore("pr:schedules:due", schedule.id) == schedule.next.at.timestamp()
+
+
 def test_count_and_until_end_it(plan: Planner, service: Service, clock: Clock) -> None:
     until = (clock.at + timedelta(minutes=4)).isoformat()
     three, four = create(plan, {**MINUTELY, "count": 3}), create(plan, {**MINUTELY, "until": until})
