@@ -8,7 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from postrider.errors import InvalidRequest
-from postrider.model import Delivery, Message, Recipient, State
+from postrider.model import QUEUED, Delivery, Message, Recipient, State
 from postrider.store import Page
 from postrider.timing import in_zone, parse_moment
 
@@ -16,8 +16,6 @@ SHOWN = 1_000
 """Deliveries that the answer to a POST lists."""
 PAGE, LONGEST_PAGE = 1_000, 10_000
 """Deliveries in one part of a list: when nobody says, and at most."""
-QUEUED = "queued"
-"""Shown for what is due and not yet claimed."""
 JOINERS = "\u200c\u200d"
 """Invisible, harmless, and what emoji families and some scripts are made with."""
 

@@ -10,6 +10,9 @@ from typing import Literal
 from messengers.base import Template
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+ID_LENGTH = 21
+QUEUED = "queued"
+"""Shown for what is due and not yet claimed; never stored."""
 BUCKET = 100
 """Deliveries of one message whose records share one Redis hash; the Lua scripts know it too."""
 
@@ -40,7 +43,11 @@ MOVES: Mapping[State, frozenset[State]] = {
         _S.RETRYING: {_S.SENDING, _S.PAUSED, _S.CANCELLED, _S.EXPIRED, _S.SUPPRESSED},
         _S.PAUSED: {_S.SCHEDULED, _S.RETRYING, _S.CANCELLED, _S.EXPIRED, _S.SUPPRESSED},
         # SCHEDULED, RETRYING: also handed back, nothing left, no attempt
-        _S.SENDING: {_S.SENT, _S.RETRYING, _S.FAILED, _S.UNKNOWN, _S.SCHEDULED},
+        # SUPPRESSED, EXPIRED: found out once it is claimed, before anything leaves
+        _S.SENDING: {
+            *(_S.SENT, _S.RETRYING, _S.FAILED, _S.UNKNOWN, _S.SCHEDULED),
+            *(_S.SUPPRESSED, _S.EXPIRED),
+        },
         # left, and nobody answered
         _S.UNKNOWN: {
             *(_S.SENDING, _S.SENT, _S.DELIVERED, _S.READ, _S.FAILED, _S.CANCELLED, _S.EXPIRED)
@@ -80,14 +87,61 @@ QUEUES: Mapping[Priority, str] = {"high": "high", "normal": "default", "low": "l
 """Priority -> the RQ queue that carries it."""
 
 
+MessageState = Literal[
+    "scheduled", "sending", "delivered", "partially_delivered", "cancelled", "failed"
+]
+
+
+def message_state(counts: Mapping[State, int]) -> MessageState:
+    """A message's own state, out of how many of its deliveries stand where."""
+    total = sum(counts.values())
+    gone = sum(counts.get(state, 0) for state in (_S.SENT, _S.DELIVERED, _S.READ))
+    untouched = sum(counts.get(state, 0) for state in (_S.SCHEDULED, _S.PAUSED))
+    moving = sum(counts.get(state, 0) for state in (_S.SENDING, _S.RETRYING, _S.UNKNOWN))
+    cancelled = counts.get(_S.CANCELLED, 0)
+    if untouched and untouched + cancelled == total:
+        return "scheduled"
+    if untouched or moving:
+        return "sending"
+    if gone:
+        return "delivered" if gone == total else "partially_delivered"
+    return "cancelled" if cancelled == total else "failed"
+
+
 def new_message_id(now: datetime) -> str:
     """21 characters of base 62, in order of time: 45 bits of milliseconds, then 80 random bits.
 
     Knowing one id gives no other. RQ allows letters, digits, `-` and `_` in a job's id.
     """
-    number = (int(now.timestamp() * 1000) << 80) | secrets.randbits(80)
+    return _message_id(now, secrets.randbits(80))
+
+
+def first_message_id(at: datetime) -> str:
+    """Below the ids of all messages that are accepted from `at` on, above all others."""
+    return _message_id(at, 0)
+
+
+def is_message_id(text: str) -> bool:
+    """Whether `text` has the form of one."""
+    return len(text) == ID_LENGTH and text.isascii() and text.isalnum()
+
+
+def is_delivery_id(text: str) -> bool:
+    """Whether `text` has the form of one."""
+    mid, dash, index = text.partition("-")
+    return (
+        bool(dash)
+        and is_message_id(mid)
+        and index.isascii()
+        and index.isdigit()
+        and len(index) <= 6
+    )
+
+
+def _message_id(at: datetime, low: int) -> str:
+    number = (max(0, int(at.timestamp() * 1000)) << 80) | low
     digits = []
-    for _ in range(21):
+    for _ in range(ID_LENGTH):
         number, digit = divmod(number, 62)
         digits.append(ALPHABET[digit])
     return "".join(reversed(digits))
@@ -118,15 +172,45 @@ class Recipient:
     account: str = "default"
 
 
+OnUnknown = Literal["resend", "hold"]
+COUNTED = 100
+"""Deliveries: a larger message keeps counts of their states; the Lua scripts know it too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On what conditions a message is sent: what only the sender of a delivery has to know.
+
+    Nothing leaves from `expires_at` on, nothing for the first time more than `late_s` after it was due. `on_unknown`: None
+    for what the settings say.
+    """
+
+    expires_at: datetime | None = None
+    late_s: float | None = None
+    on_unknown: OnUnknown | None = None
+
+    def allow(self, at: datetime, due_at: datetime, attempts: int) -> bool:
+        """Whether something may leave at `at`."""
+        if self.expires_at is not None and at >= self.expires_at:
+            return False
+        return self.late_s is None or attempts > 0 or (at - due_at).total_seconds() <= self.late_s
+
+
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """What a client asks to send. `send_at` is aware UTC; None: at once."""
+    """What a client asks to send. `send_at` is aware UTC, `send_in_s` counts from acceptance; both None: at once."""
 
     body: str = field(repr=False)
     recipients: tuple[Recipient, ...]
     send_at: datetime | None = None
+    send_in_s: float | None = None
     template: Template | None = field(default=None, repr=False)
     priority: Priority = "normal"
+    owner: str = ""
+    reference: str = ""
+    tags: tuple[str, ...] = ()
+    terms: Terms = Terms()
+    dedupe_within_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +224,11 @@ class Message:
     timed: bool
     total: int
     template: Template | None = field(default=None, repr=False)
+    terms: Terms = Terms()
+    owner: str = ""
+    reference: str = ""
+    tags: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from messengers.base import Template
 from postrider.errors import IllegalTransition, InvalidRequest, NotFound, Unavailable
-from postrider.model import Client, NewMessage, Recipient, new_message_id
+from postrider.model import Client, NewMessage, Recipient, Terms, new_message_id
 from postrider.recurrence import Occurrence, Recurrence, next_after, parse, upcoming
 from postrider.schedules import Missed, Schedule, Schedules
 from postrider.timing import first_valid
@@ -44,19 +44,33 @@ RECHECKED, RECHECK_S = 500, 0.5
 class Engine(Protocol):
     """What a schedule needs of the service."""
 
-    def check(self, new: NewMessage, now: datetime) -> NewMessage:
-        """`new` as it would be accepted. Raises InvalidRequest."""
+    def check(self, new: NewMessage) -> NewMessage:
+        """`new`, if it can be sent. Raises InvalidRequest."""
+
+    def check_times(self, new: NewMessage, now: datetime) -> None:
+        """Whether its times can be kept. Raises InvalidRequest."""
+
+    def stop(self, message_id: str) -> int:
+        """Stops what has not gone of a message; how many deliveries had. Doing it twice is no harm."""
 
     def accept_occurrence(self, new: NewMessage, message_id: str, schedule: str) -> None:
         """Accepts it under this id while `schedule` plans it. Raises IllegalTransition when it no longer does."""
 
 
-def draft(body: Mapping[str, Any], send_at: datetime) -> NewMessage:
+def draft(body: Mapping[str, Any], owner: str, send_at: datetime) -> NewMessage:
     """The message that a stored body describes."""
     template = body.get("template")
     return NewMessage(
         body=body.get("body", ""),
-        recipients=tuple(Recipient(r["uuid"], r["service"]) for r in body["recipients"]),
+        recipients=tuple(
+            Recipient(r["uuid"], r["service"], r.get("account", body.get("account", "default")))
+            for r in body["recipients"]
+        ),
+        owner=owner,
+        priority=body.get("priority", "normal"),
+        reference=body.get("reference") or "",
+        tags=tuple(dict.fromkeys(body.get("tags", ()))),
+        terms=Terms(late_s=body.get("late_s"), on_unknown=body.get("on_unknown")),
         send_at=send_at,
         template=Template(
             template["name"], template["language"], tuple(template.get("components") or ())
@@ -81,7 +95,7 @@ class Planner:
         self.engine = engine
         self.clock = clock
         self.keep_s = keep_s
-        self.stop = stop or schedules.stop
+        self.stop = stop or engine.stop
         self._rechecked = False
         self._recheck_behind: str | None = None
 
@@ -192,7 +206,8 @@ class Planner:
                 yield found, self.clock()
 
     def _check(self, schedule: Schedule, body: Mapping[str, Any], now: datetime) -> None:
-        self.engine.check(draft(body, schedule.next.at if schedule.next else now + LATE), now)
+        at = schedule.next.at if schedule.next else now + LATE
+        self.engine.check_times(self.engine.check(draft(body, schedule.owner, at)), now)
 
     def _look_if_redis_is_there(self, id_: str) -> None:
         """What was asked for is on record; when this fails, the next sweep does it."""
@@ -246,7 +261,9 @@ class Planner:
 
     def _accept(self, s: Schedule, at: datetime, now: datetime) -> bool:
         try:
-            self.engine.accept_occurrence(draft(self.schedules.body(s.id), at), s.message, s.id)
+            self.engine.accept_occurrence(
+                draft(self.schedules.body(s.id), s.owner, at), s.message, s.id
+            )
         except IllegalTransition:
             return True  # somebody else accepted it, or the plan has changed
         except InvalidRequest as error:

@@ -2,8 +2,9 @@
 
 import base64
 import binascii
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,8 +21,14 @@ from postrider.model import (
     Priority,
     Recipient,
     State,
+    Terms,
     Verdict,
 )
+
+SENT_WITH = (b"body", b"accepted", b"due", b"timed", b"total", b"template", b"more", b"owner")
+"""What the scripts give of a message to whoever sends its deliveries, in this order."""
+
+RECIPIENT_BUCKETS = 16_384
 
 _as_json = json.JSONEncoder(ensure_ascii=False).encode
 
@@ -49,26 +56,73 @@ def message_fields(m: Message) -> list[str]:
     if m.template:
         t = m.template
         fields["template"] = json.dumps([t.name, t.language, list(t.components)])
+    if more := _more(m.terms):
+        fields["more"] = _as_json(more)
+    if m.terms.expires_at:
+        fields["expires"] = seconds(m.terms.expires_at.timestamp())
+    if m.owner:
+        fields["owner"] = m.owner
+    if m.reference:
+        fields["reference"] = m.reference
+    if m.tags:
+        fields["tags"] = _as_json(m.tags)
     return [part for field in fields.items() for part in field]
 
 
 def messages(flat: Sequence[Any]) -> dict[str, Message]:
     """What a script gives of messages (id, fields, id, fields ...), by id."""
-    found = {}
-    for mid, (body, accepted, due, timed, total, template) in zip(
-        flat[::2], flat[1::2], strict=True
-    ):
-        name, language, components = json.loads(template) if template else ("", "", [])
-        found[mid.decode()] = Message(
-            id=mid.decode(),
-            body=body.decode(),
-            accepted_at=moment(accepted),
-            due_at=moment(due),
-            timed=timed == b"1",
-            total=int(total),
-            template=Template(name, language, tuple(components)) if template else None,
-        )
-    return found
+    return {
+        mid.decode(): _message(mid.decode(), dict(zip(SENT_WITH, values, strict=True)))
+        for mid, values in zip(flat[::2], flat[1::2], strict=True)
+    }
+
+
+def message(mid: str, flat: Sequence[bytes]) -> Message:
+    """A message out of all its fields: name, value, name, value ..."""
+    return _message(mid, dict(zip(flat[::2], flat[1::2], strict=True)))
+
+
+def _message(mid: str, fields: Mapping[bytes, Any]) -> Message:
+    template, more, tags = (fields.get(name) for name in (b"template", b"more", b"tags"))
+    name, language, components = json.loads(template) if template else ("", "", [])
+    return Message(
+        id=mid,
+        body=fields[b"body"].decode(),
+        accepted_at=moment(fields[b"accepted"]),
+        due_at=moment(fields[b"due"]),
+        timed=fields[b"timed"] == b"1",
+        total=int(fields[b"total"]),
+        template=Template(name, language, tuple(components)) if template else None,
+        terms=_terms(json.loads(more)) if more else Terms(),
+        owner=(fields.get(b"owner") or b"").decode(),
+        reference=(fields.get(b"reference") or b"").decode(),
+        tags=tuple(json.loads(tags)) if tags else (),
+        services=tuple((fields.get(b"services") or b"").decode().split()),
+    )
+
+
+def _more(terms: Terms) -> dict[str, Any]:
+    told = {
+        "expires_at": terms.expires_at.timestamp() if terms.expires_at else None,
+        "late_s": terms.late_s,
+        "on_unknown": terms.on_unknown,
+    }
+    return {name: value for name, value in told.items() if value is not None}
+
+
+def _terms(more: dict[str, Any]) -> Terms:
+    expires_at = more.get("expires_at")
+    return Terms(
+        expires_at=None if expires_at is None else moment(expires_at),
+        late_s=more.get("late_s"),
+        on_unknown=more.get("on_unknown"),
+    )
+
+
+def recipients_bucket(uuid: str) -> str:
+    """The list in which the deliveries to `uuid`, and some others, are found. `lua/_lib.lua` has the same."""
+    digest = hashlib.sha1(uuid.encode(), usedforsecurity=False).hexdigest()
+    return f"pr:to:b:{int(digest[:8], 16) % RECIPIENT_BUCKETS}"
 
 
 def account_key(service: str, name: str) -> str:
@@ -81,10 +135,10 @@ def _recipient(account: str, uuid: str) -> Recipient:
     return Recipient(uuid, service, name or "default")
 
 
-def record(to: Recipient, priority: Priority) -> str:
-    """A delivery that nothing has happened to: state and queue, account, uuid."""
+def record(to: Recipient, priority: Priority, marks: str = "") -> str:
+    """A delivery that nothing has happened to: state, queue and marks, account, uuid."""
     account = account_key(to.service, to.account)
-    return f"{LETTERS[State.SCHEDULED]}{QUEUES[priority][0]} {account} {to.uuid}"
+    return f"{LETTERS[State.SCHEDULED]}{QUEUES[priority][0]}{marks} {account} {to.uuid}"
 
 
 def delivery(id_: str, raw: bytes) -> Delivery:

@@ -39,7 +39,7 @@ class Memory:
     def of(cls, client: redis.Redis) -> "Memory":
         """As it is now."""
         pipe: Any = client.pipeline(transaction=False)
-        memory, waiting = pipe.info("memory").zcard("pr:waiting").execute()
+        memory, waiting = pipe.info("memory").zcard("pr:in:scheduled").execute()
         return cls(
             memory["used_memory"] - memory.get("mem_not_counted_for_evict", 0),
             memory["maxmemory"],

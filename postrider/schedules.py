@@ -21,7 +21,6 @@ State = Literal["active", "paused", "ended", "deleted", "gone"]
 Missed = Literal["skip", "once", "all"]
 """What becomes of occurrences whose time passed while nothing ran: none is made, one for all of them, or each."""
 
-CHUNK = 1_000
 TAKES = 2_000
 """Bytes that a schedule takes beside its message."""
 _ID = re.compile(r"[0-9A-Za-z]{21}", re.ASCII)
@@ -191,13 +190,3 @@ class Schedules:
         if attempts := records.attempts(client.hget(f"pr:a:{message_id}:0", "0")):
             return attempts[0].started_at < moment
         return not client.exists(f"pr:m:{message_id}")
-
-    @unavailable_when_redis_is
-    def stop(self, message_id: str) -> int:
-        """Stops what has not gone of a message; how many deliveries had. Doing it twice is no harm."""
-        client: Any = self.redis
-        total = int(client.hget(f"pr:m:{message_id}", "total") or 0)
-        return sum(
-            self.scripts.run("schedule_stop", message_id, first, min(CHUNK, total - first))
-            for first in range(0, total, CHUNK)
-        )

@@ -5,9 +5,10 @@ import logging
 import secrets
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
 from messengers import MESSENGERS
@@ -27,8 +28,18 @@ from messengers.base import (
     Webhook,
 )
 from postrider import verdicts
-from postrider.errors import BadSignature, InvalidRequest, NotFound, Unavailable
+from postrider.changes import Changed, Changes
+from postrider.errors import (
+    BadSignature,
+    IllegalTransition,
+    InvalidRequest,
+    NotFound,
+    PostriderError,
+    Unavailable,
+)
+from postrider.finding import Finder, Found, Summary, Wanted
 from postrider.inbox import Inbox
+from postrider.ledger import Ledger
 from postrider.limits import Limits, limits_of
 from postrider.model import (
     Claim,
@@ -42,14 +53,19 @@ from postrider.model import (
 )
 from postrider.planning import Planner
 from postrider.records import account_key
+from postrider.repeats import Once, Repeats
 from postrider.schedules import Schedules
 from postrider.settings import Settings
-from postrider.store import Claimed, Page, Store
+from postrider.store import COMMIT_WITHIN_S, ENDED_ILL, ENDED_WELL, Claimed, Page, Store, accepted
 from postrider.transport import Transport
 
 log = logging.getLogger("postrider.service")
 
 TEMPLATE_MAX_BYTES = 64 * 1024
+_WHEN = {
+    "cancel": "only what waits can be stopped",
+    "retry": "only what failed, was cancelled, has expired, was suppressed or is unknown and on hold can be sent again",
+}
 PAST = "Date must be in a future!"
 LEASE_S = 15.0
 """A claim of ours; renewed while its worker lives. With the longest grace still under a minute."""
@@ -84,10 +100,21 @@ class Service:
     """The same -> what it may do; an account that turns out not to be allowed to broadcast no longer does."""
 
     inbox: Inbox = field(init=False)
+    finder: Finder = field(init=False)
+    changes: Changes = field(init=False)
+    repeats: Repeats = field(init=False)
+    ledger: Ledger = field(init=False)
     schedules: Planner = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "inbox", Inbox(self.store.redis))
+        for name, part in (
+            ("inbox", Inbox),
+            ("finder", Finder),
+            ("changes", Changes),
+            ("repeats", Repeats),
+            ("ledger", Ledger),
+        ):
+            object.__setattr__(self, name, part(self.store.redis))
         planner = Planner(
             Schedules(self.store.redis, self.store.room),
             self,
@@ -100,28 +127,57 @@ class Service:
 
     # -- accepting
 
-    def accept(self, new: NewMessage) -> tuple[Message, tuple[Recipient, ...]]:
+    def accept(
+        self, new: NewMessage, once: Once | None = None
+    ) -> tuple[Message, tuple[Recipient, ...]]:
         """Takes the message with all its recipients, or none of it.
 
-        Gives it back with the recipients it has, exact duplicates dropped. Raises InvalidRequest, Unavailable.
+        Gives it back with the recipients it has, exact duplicates dropped. With `once` a repeated call gives what the first
+        one gave. Raises InvalidRequest, IdempotencyConflict, Unavailable.
         """
+        new = self.check(new)
+        recipients = new.recipients
         now = self.store.now()
-        new = self.check(new, now)
-        message = self.store.accept(new_message_id(now), new, now, self._receivers(new))
-        return message, new.recipients
+        new = _timed(new, now)
+        message_id = new_message_id(now)
+        if once is None:
+            self.check_times(new, now)
+            return self._accept(message_id, new, now), recipients
+        kept_s = self.settings.idempotency_ttl
+        runs_s = 2 * COMMIT_WITHIN_S
+        before = self.repeats.begin(new.owner, once, message_id, now, runs_s=runs_s, kept_s=kept_s)
+        if before is not None:
+            return accepted(before[0], _timed(new, before[1]), before[1]), recipients
+        try:
+            self.check_times(new, now)
+            message = self._accept(message_id, new, now)
+        except PostriderError as error:
+            if not (isinstance(error, Unavailable) and error.accepted_unknown):
+                with suppress(
+                    Unavailable
+                ):  # else it is free once nothing can be committed any more
+                    self.repeats.end(new.owner, once, accepted=False)
+            raise
+        with suppress(Unavailable):  # the message itself tells
+            self.repeats.end(new.owner, once, accepted=True)
+        return message, recipients
 
     def accept_occurrence(self, new: NewMessage, message_id: str, schedule: str) -> None:
         """Takes the message that `schedule` plans under this id, also one whose time is past.
 
         Raises IllegalTransition when it has it already, or no longer plans it; InvalidRequest, Unavailable.
         """
-        new = replace(
-            self.check(replace(new, send_at=None), now := self.store.now()), send_at=new.send_at
-        )
+        new, now = self.check(new), self.store.now()
         self.store.accept(message_id, new, now, self._receivers(new), schedule=schedule)
 
-    def check(self, new: NewMessage, now: datetime) -> NewMessage:
-        """`new` as it would be accepted: exact duplicates among its recipients dropped. Raises InvalidRequest."""
+    def stop(self, message_id: str) -> int:
+        """Stops what has not gone of a message; how many deliveries had, or may have. Doing it twice is no harm."""
+        met = self.changes.message("cancel", message_id).unchanged
+        stays = (State.CANCELLED, State.EXPIRED, State.SUPPRESSED)
+        return sum(n for state, n in met.items() if state not in stays)
+
+    def check(self, new: NewMessage) -> NewMessage:
+        """`new` with exact duplicates among its recipients dropped, if it can be sent. Raises InvalidRequest."""
         recipients = tuple(dict.fromkeys(new.recipients))
         if not recipients:
             raise InvalidRequest("recipients", "names nobody; give at least one recipient")
@@ -132,8 +188,23 @@ class Service:
             )
         self._check_recipients(new)
         self._check_body(new)
-        self._check_time(new.send_at, now)
         return replace(new, recipients=recipients)
+
+    def _accept(self, message_id: str, new: NewMessage, now: datetime) -> Message:
+        if new.dedupe_within_s:
+            self._refuse_repeats(message_id, new, new.dedupe_within_s)
+        return self.store.accept(message_id, new, now, self._receivers(new))
+
+    def _refuse_repeats(self, message_id: str, new: NewMessage, within_s: float) -> None:
+        said = [
+            f"{new.owner}\0{to.service}\0{to.account}\0{to.uuid}\0{new.body}"
+            for to in new.recipients
+        ]
+        if (index := self.repeats.say(message_id, said, within_s)) is not None:
+            raise InvalidRequest(
+                f"recipients[{index}]",
+                f"got this text less than {within_s:g} s ago (dedupe_within_s)",
+            )
 
     def _receivers(self, new: NewMessage) -> int | None:
         """How many recipients of `new` one call reaches, where calls reach several."""
@@ -187,6 +258,13 @@ class Service:
         if new.template and not templated:
             raise InvalidRequest("template", "is for whatsapp, and no recipient is there")
 
+    def check_times(self, new: NewMessage, now: datetime) -> None:
+        """Whether its times can be kept. Raises InvalidRequest."""
+        self._check_time(new.send_at, now)
+        expires_at = new.terms.expires_at
+        if expires_at is not None and expires_at <= (new.send_at or now):
+            raise InvalidRequest("expires_at", "must be later than the message is due")
+
     def _check_time(self, send_at: datetime | None, now: datetime) -> None:
         if send_at is None:
             return
@@ -195,6 +273,86 @@ class Service:
         days = self.settings.max_ahead_days
         if send_at - now > timedelta(days=days):
             raise InvalidRequest("send_at", f"is more than {days} days (MAX_AHEAD_DAYS) ahead")
+
+    # -- changing what was accepted
+
+    def cancel(self, message_id: str, owner: str | None) -> Changed:
+        """Stops what of a message has not gone. `owner`: whose it must be; None: anybody's. Raises NotFound."""
+        return self.changes.message("cancel", self.message(message_id, owner).message.id)
+
+    def cancel_all(self, wanted: Wanted) -> Changed:
+        """Stops what has not gone of every message with a reference or tag."""
+        done = Changed()
+        cursor = None
+        while True:
+            page, cursor = self.finder.messages(wanted, 100, cursor)
+            for summary in page:
+                done.merge(self.changes.message("cancel", summary.message.id))
+            if cursor is None:
+                return done
+
+    def change(
+        self,
+        message_id: str,
+        owner: str | None,
+        *,
+        body: str | None = None,
+        send_at: datetime | None = None,
+        paused: bool | None = None,
+    ) -> Changed:
+        """Gives what of a message has not gone another text, another time, or a rest. Raises NotFound, InvalidRequest."""
+        message = self.message(message_id, owner).message
+        done = Changed()
+        if send_at is not None:
+            self._check_time(send_at, self.store.now())
+        if body is not None:
+            self._rewrite(message, body)
+        if paused is True:
+            done = self.changes.message("pause", message.id)
+        if send_at is not None:
+            done = self.changes.message("move", message.id, send_at)
+        if paused is False:
+            done = self.changes.message("resume", message.id)
+        return done
+
+    def _rewrite(self, message: Message, body: str) -> None:
+        if message.template is not None:
+            raise InvalidRequest("body", "this message is a template; cancel it and send another")
+        for service in message.services:
+            adapter = next(a for (name, _), a in self.accounts.items() if name == service)
+            if reason := _unstorable(body) or adapter.check_text(body):
+                raise InvalidRequest("body", f"{reason} ({service})")
+        if not body.strip():
+            raise InvalidRequest("body", "must hold more than white space")
+        self.changes.rewrite(message.id, body)
+
+    def change_delivery(
+        self, what: Literal["cancel", "retry"], id_: str, owner: str | None
+    ) -> Found:
+        """Stops one, or sends it again; gives it as it then is. Raises NotFound, IllegalTransition."""
+        found = self.delivery(id_, owner)
+        if not self.changes.deliveries(what, [id_]).total:
+            state = self.delivery(id_, owner).delivery.state
+            raise IllegalTransition(f"it is {state}; {_WHEN[what]}")
+        return self.finder.delivery(id_, owner) or found
+
+    def find_messages(
+        self, wanted: Wanted, limit: int, cursor: str | None
+    ) -> tuple[list[Summary], str | None]:
+        """A page of messages, newest first."""
+        return self.finder.messages(wanted, limit, cursor)
+
+    def message(self, id_: str, owner: str | None) -> Summary:
+        """One message and its counts. Raises NotFound."""
+        if (found := self.finder.message(id_, owner)) is None:
+            raise NotFound("there is no such message")
+        return found
+
+    def delivery(self, id_: str, owner: str | None) -> Found:
+        """One delivery. Raises NotFound."""
+        if (found := self.finder.delivery(id_, owner)) is None:
+            raise NotFound("there is no such delivery")
+        return found
 
     # -- seeing and forgetting
 
@@ -208,7 +366,7 @@ class Service:
 
     def purge(self) -> int:
         """Forgets what is finished and failed; never what waits or is unknown."""
-        return self.store.purge("finished") + self.store.purge("failed")
+        return self.store.purge((*ENDED_WELL, *ENDED_ILL, State.CANCELLED))
 
     def keep_note(self, note: Note) -> None:
         """Puts a sandbox message into the inbox."""
@@ -289,6 +447,10 @@ class Service:
     def attempt(self, claims: Sequence[Claim]) -> Exchange:
         """One try at what goes out by one call: yields the request, is sent what came back, returns the verdicts."""
         started = time.monotonic()
+        # All are of one message, and so under the same terms.
+        if forbidden := [v for v in map(verdicts.not_allowed, claims) if v is not None]:
+            allowed = {v.claim.job_id for v in forbidden}
+            return forbidden + [verdicts.handed_back(c) for c in claims if c.job_id not in allowed]
         to = claims[0].recipient
         adapter = self.accounts[to.service, to.account]
         left = False
@@ -384,16 +546,28 @@ class Service:
         """Finds what a dead process left behind, and forgets what has been kept long enough. Any process may run it."""
         now = self.store.now()
         # First what only frees: in a full Redis the rest fails.
-        self.store.purge("finished", now - timedelta(seconds=self.settings.delete_finished_timeout))
-        self.store.purge("failed", now - timedelta(seconds=self.settings.delete_failed_timeout))
+        finished_s, failed_s = (
+            timedelta(seconds=s)
+            for s in (self.settings.delete_finished_timeout, self.settings.delete_failed_timeout)
+        )
+        self.store.purge(ENDED_WELL, now - finished_s)
+        self.store.purge((*ENDED_ILL, State.CANCELLED), now - failed_s)
         self.store.finish_accepting()
         while claims := self.store.overdue(LEASE_S):
             died = [verdicts.died(c, self.settings, grace_s=self._grace_s(c)) for c in claims]
             self.record("sweep", died)
         self.store.release(NOBODY_SERVES_S)
+        self.changes.sweep(now)
         if rescued := self.store.rescue(RESCUE_AFTER_S):
             log.warning("armed %d deliveries anew that stood in no list", rescued)
         self.schedules.sweep()
+
+
+def _timed(new: NewMessage, now: datetime) -> NewMessage:
+    """`new` with the moment that it names by seconds from now."""
+    if new.send_in_s is None:
+        return new
+    return replace(new, send_at=now + timedelta(seconds=new.send_in_s))
 
 
 def _outbound(claim: Claim) -> Outbound:

@@ -134,6 +134,8 @@ class Settings(BaseModel):
     """Seconds a finished delivery stays to be seen."""
     delete_failed_timeout: PositiveInt = 30 * DAY_S
     """Seconds a failed delivery stays to be seen."""
+    idempotency_ttl: PositiveInt = DAY_S
+    """Seconds for which a POST with an `Idempotency-Key` can be repeated."""
 
     # telegram
     telegram_bot_token: SecretStr | None = None

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Any, Literal
 
 import redis
@@ -18,12 +19,14 @@ from postrider.errors import IllegalTransition, Unavailable
 from postrider.fsync import Fsync, Written
 from postrider.model import (
     BUCKET,
+    COUNTED,
     LETTERS,
     Attempt,
     Claim,
     Delivery,
     Message,
     NewMessage,
+    State,
     Verdict,
 )
 from postrider.room import Room, size_of
@@ -36,6 +39,20 @@ COMMIT_WITHIN_S = 10.0
 """A message that is not committed by then never will be."""
 WAKE = "pr:wake"
 """Channel on which a due time (s) is told to sleeping workers."""
+
+
+def _lists(*states: State) -> tuple[str, ...]:
+    return tuple(f"pr:in:{state}" for state in states)
+
+
+# Where deliveries stand; those being sent have leases.
+ARMED = _lists(State.SCHEDULED, State.RETRYING, State.UNKNOWN)
+WAITING = (*ARMED, *_lists(State.PAUSED))
+HELD = ("pr:in:held",)
+ENDED_WELL = (State.SENT, State.DELIVERED, State.READ)
+ENDED_ILL = (State.FAILED, State.EXPIRED, State.SUPPRESSED)
+FINISHED = _lists(*ENDED_WELL)
+FAILED = _lists(*ENDED_ILL)  # what was cancelled did not fail
 
 Listed = tuple[Delivery, Message]
 _WRITE, _COMMIT, _ARM, _OCCURRENCE = 1, 2, 4, 8  # the phases of accept.lua
@@ -108,6 +125,23 @@ def _told(verdicts: Iterable[Verdict]) -> list[str]:
     return args
 
 
+def accepted(message_id: str, new: NewMessage, now: datetime) -> Message:
+    """`new` as it is when it is accepted at `now`."""
+    return Message(
+        id=message_id,
+        body=new.body,
+        accepted_at=now,
+        due_at=new.send_at or now,
+        timed=new.send_at is not None,
+        total=len(new.recipients),
+        template=new.template,
+        terms=new.terms,
+        owner=new.owner,
+        reference=new.reference,
+        tags=new.tags,
+    )
+
+
 class Store:
     """The records, indexes and claims in one Redis. `durability`: how safe what is accepted is, as the setting says."""
 
@@ -145,19 +179,11 @@ class Store:
         `schedule` makes it, and plans it under this id: IllegalTransition when it has it already, or no longer does.
         Raises Unavailable; with `accepted_unknown` when Redis went away at the commit.
         """
-        due_at = new.send_at or now
-        message = Message(
-            id=message_id,
-            body=new.body,
-            accepted_at=now,
-            due_at=due_at,
-            timed=new.send_at is not None,
-            total=len(new.recipients),
-            template=new.template,
-        )
+        message = accepted(message_id, new, now)
         deadline = records.seconds(now.timestamp() + COMMIT_WITHIN_S)
-        due = records.seconds(due_at.timestamp())
-        written = [records.record(recipient, new.priority) for recipient in new.recipients]
+        due = records.seconds(message.due_at.timestamp())
+        marks = "#" if message.total > COUNTED else ""
+        written = [records.record(to, new.priority, marks) for to in new.recipients]
 
         def step(phases: int, first: int, count: int, *more: str | float) -> None:
             command = self._commit if phases & _COMMIT else self.redis.execute_command
@@ -171,6 +197,8 @@ class Store:
                 raise Unavailable("Redis was too slow to take it; nothing was accepted")
 
         fields = records.message_fields(message)
+        services = sorted({to.service for to in new.recipients})
+        fields += ["services", " ".join(services)]
         if receivers is not None:
             fields += ["receivers", str(receivers)]
         if schedule:
@@ -300,12 +328,13 @@ class Store:
             self.arm(mid.decode(), int(first), int(total), due.decode())
 
     @unavailable_when_redis_is
-    def purge(self, which: Literal["finished", "failed"], before: datetime | None = None) -> int:
+    def purge(self, states: Iterable[State], before: datetime | None = None) -> int:
         """Forgets what ended before then (None: all of it), in chunks; how many."""
         bound = records.seconds(before.timestamp()) if before else "+inf"
         forgotten = 0
-        while count := int(self.scripts.run("purge", f"pr:{which}", bound, CHUNK)):
-            forgotten += count
+        for state in states:
+            while count := int(self.scripts.run("purge", f"pr:in:{state}", bound, CHUNK)):
+                forgotten += count
         return forgotten
 
     # -- lists
@@ -315,10 +344,14 @@ class Store:
         """How many deliveries stand where; `late` counts those that were due more than `late_s` ago."""
         late_before = self.now().timestamp() - late_s
         pipe: Any = self.redis.pipeline(transaction=False)
-        for key in ("pr:waiting", "pr:leases", "pr:held", "pr:finished", "pr:failed"):
-            pipe.zcard(key)
-        pipe.zcount("pr:waiting", "-inf", f"({records.seconds(late_before)}")
-        return Counts(*pipe.execute())
+        groups = (WAITING, ("pr:leases",), HELD, FINISHED, FAILED)
+        for keys in groups:
+            for key in keys:
+                pipe.zcard(key)
+        for key in ARMED:
+            pipe.zcount(key, "-inf", f"({records.seconds(late_before)}")
+        found = iter(pipe.execute())
+        return Counts(*(sum(islice(found, len(keys))) for keys in (*groups, ARMED)))
 
     @unavailable_when_redis_is
     def pauses(self, accounts: Sequence[str]) -> dict[str, tuple[datetime, str]]:
@@ -332,12 +365,12 @@ class Store:
     @unavailable_when_redis_is
     def scheduled(self, limit: int, cursor: str | None = None) -> Page:
         """What waits, soonest first."""
-        return self._page(["pr:waiting"], "up", limit, cursor)
+        return self._page(WAITING, "up", limit, cursor)
 
     @unavailable_when_redis_is
     def finished(self, limit: int, cursor: str | None = None) -> Page:
         """What ended, newest first, and what is unknown with no try left."""
-        return self._page(["pr:finished", "pr:failed", "pr:held"], "down", limit, cursor)
+        return self._page((*FINISHED, *FAILED, *HELD), "down", limit, cursor)
 
     def _page(
         self, lists: Sequence[str], order: Literal["up", "down"], limit: int, cursor: str | None

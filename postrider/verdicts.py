@@ -47,7 +47,10 @@ def verdict(
             wait_s: float | None = grace_s
             if tries > 1:  # a messenger that answers nobody is not to be asked in a row
                 wait_s = max(grace_s, backoff_s(tries - 1, settings.retry_interval))
-            if tries > settings.retry_count or settings.on_unknown == "hold":
+            if (
+                tries > settings.retry_count
+                or (claim.message.terms.on_unknown or settings.on_unknown) == "hold"
+            ):
                 wait_s = None
             return Verdict(claim, State.UNKNOWN, attempt, wait_s, counts=True, signal=Signal.FAILS)
 
@@ -93,6 +96,14 @@ def died(claim: Claim, settings: Settings, *, grace_s: float = 0.0) -> Verdict:
         return _gives_up(claim, Attempt(claim.at, claim.at, "unclear", CRASHED), Signal.NOTHING)
     again = verdict(claim, DIED, settings, grace_s=grace_s)
     return replace(again, signal=Signal.NOTHING, deaths=deaths)
+
+
+def not_allowed(claim: Claim) -> Verdict | None:
+    """What becomes of a claim whose message's terms forbid to send it now; None when they do not."""
+    message = claim.message
+    if message.terms.allow(claim.at, message.due_at, claim.attempts):
+        return None
+    return Verdict(claim, State.EXPIRED, signal=Signal.HANDED_BACK)
 
 
 def handed_back(claim: Claim) -> Verdict:

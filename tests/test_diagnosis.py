@@ -84,8 +84,8 @@ def test_it_names_who_has_written(examine: Examine, service: Service) -> None:
 
 def test_it_counts_what_stands_where(examine: Examine, service: Service) -> None:
     client: Any = service.store.redis
-    client.zadd("pr:waiting", {"a-0": 4e9, "b-0": 4e9})
-    client.zadd("pr:failed", {"c-0": 1})
+    client.zadd("pr:in:scheduled", {"a-0": 4e9, "b-0": 4e9})
+    client.zadd("pr:in:failed", {"c-0": 1})
     assert (
         of(examine(), "deliveries").detail
         == "2 waiting (0 queued), 0 being sent, 0 finished, 1 failed"
@@ -266,10 +266,10 @@ def test_no_worker(examine: Examine) -> None:
 
 
 def test_deliveries_that_are_late_or_unknown(examine: Examine, client: redis.Redis) -> None:
-    client.zadd("pr:held", {"a-0": 1})
+    client.zadd("pr:in:held", {"a-0": 1})
     held = of(examine(), "deliveries")
     assert (held.state, held.detail[:9]) == ("warning", "1 unknown")
-    client.zadd("pr:waiting", {"b-0": 1, "c-0": 4e9})
+    client.zadd("pr:in:scheduled", {"b-0": 1, "c-0": 4e9})
     late = of(examine(), "deliveries")
     assert (late.state, late.detail[:28]) == ("warning", "1 are more than 30 s late; 2")
 

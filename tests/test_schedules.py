@@ -256,7 +256,7 @@ def test_wherever_one_is_killed_each_occurrence_is_made_once(
         assert killed or kill_at > 2
     _finish_accepting(service)
     assert again(plan, schedule).made == 12
-    ids = service.store.redis.zrange("pr:waiting", 0, -1)
+    ids = service.store.redis.zrange("pr:in:scheduled", 0, -1)
     per_message = Counter(id_.partition(b"-")[0] for id_ in ids)
     assert list(per_message.values()) == [count] * 12
     assert len(set(made_at(service))) == 12
@@ -272,7 +272,7 @@ def _finish_accepting(service: Service) -> None:
 
 def made_at(service: Service) -> list[bytes]:
     client: Any = service.store.redis
-    mids = {id_.partition(b"-")[0] for id_ in client.zrange("pr:waiting", 0, -1)}
+    mids = {id_.partition(b"-")[0] for id_ in client.zrange("pr:in:scheduled", 0, -1)}
     return [client.hget(b"pr:m:" + mid, "due") for mid in mids]
 
 
@@ -557,7 +557,7 @@ def test_a_schedule_over_http(api: Api, client: redis.Redis) -> None:
     assert api.delete(one).status_code == 204
     assert api.get(one).status_code == 404
     assert api.get("/api/v1/schedules").json() == {"schedules": [], "next": None}
-    assert client.zcard("pr:waiting") == 0
+    assert client.zcard("pr:in:scheduled") == 0
 
 
 def test_the_list_is_paged_newest_first(api: Api) -> None:
@@ -639,3 +639,19 @@ def test_two_workers_of_which_one_is_killed_again_and_again_make_each_occurrence
 def _is_ahead(service: Service, schedule: Schedule, now: datetime) -> bool:
     found = again(planner(service), schedule)
     return bool(found.ready and found.next and found.next.at > now)
+
+
+def test_what_names_a_single_moment_does_not_repeat(api: Api) -> None:
+    for single in ({"send_in_s": 60.0}, {"expires_at": "2030-01-01 00:00:00"}):
+        answer = api.post("/api/v1/schedules", json={**BODY, "repeat": DAILY, **single})
+        assert answer.status_code == 400
+        assert "does not go with repeat" in answer.json()["error"]
+
+
+def test_its_messages_are_its_owner_s_with_all_that_was_asked(
+    plan: Planner, service: Service
+) -> None:
+    body = {**BODY, "tags": ["daily"], "reference": "r-1", "late_s": 60.0}
+    schedule = plan.create("eve", body, DAILY, BERLIN)
+    message = service.message(schedule.message, "eve").message
+    assert (message.tags, message.reference, message.terms.late_s) == (("daily",), "r-1", 60.0)

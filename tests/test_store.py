@@ -30,7 +30,7 @@ from postrider.model import (
     Verdict,
     new_message_id,
 )
-from postrider.store import COMMIT_WITHIN_S, Claimed, Counts, Store
+from postrider.store import COMMIT_WITHIN_S, ENDED_ILL, ENDED_WELL, Claimed, Counts, Store
 from tests.conftest import redis_with, wait_until
 
 WORKER = "w1"
@@ -147,7 +147,7 @@ def test_what_was_committed_but_not_armed_is_rolled_forward(
     message = post(store, 2500, in_s=60)
     # as a process leaves it that dies after the first part was armed
     for n in range(1000, 2500):
-        client.zrem("pr:waiting", f"{message.id}-{n}")
+        client.zrem("pr:in:scheduled", f"{message.id}-{n}")
         client.zrem("rq:scheduler:scheduled_jobs", f"{message.id}-{n}")
     client.hset(f"pr:m:{message.id}", "armed", 1000)
     client.zadd("pr:accepting", {message.id: 1.0})
@@ -341,8 +341,8 @@ def test_unknown_without_a_try_left_is_held_and_shown(store: Store) -> None:
     (mine,) = claim(store)
     store.record(WORKER, [ends(mine, State.UNKNOWN, counts=True)], **TTL)
     assert states(store) == [("user 0", "unknown")]
-    store.purge("finished")
-    store.purge("failed")
+    store.purge(ENDED_WELL)
+    store.purge(ENDED_ILL)
     assert states(store) == [("user 0", "unknown")]
 
 
@@ -452,15 +452,22 @@ def test_purging_forgets_everything_about_what_ended_and_nothing_else(
             [ends(c, State.SENT if c.job_id[-1] != "7" else State.FAILED) for c in claims],
             **TTL,
         )
-    assert store.purge("finished") == 1350
-    assert store.purge("failed") == 150
+    assert store.purge(ENDED_WELL) == 1350
+    assert store.purge(ENDED_ILL) == 150
     left = {
         k
         for k in client.scan_iter()
-        if not k.startswith((b"rq:w", b"pr:turn", b"pr:served", b"pr:claimed"))
+        if not k.startswith((b"rq:w", b"pr:turn", b"pr:served", b"pr:claimed", b"pr:ledger"))
     }
     ours = f"{waiting.id}".encode()
-    assert {k for k in left if ours not in k} == {b"rq:scheduler:scheduled_jobs", b"pr:waiting"}
+    assert {k for k in left if ours not in k and not k.startswith(b"pr:to:b:")} == {
+        b"rq:scheduler:scheduled_jobs",
+        b"pr:in:scheduled",
+        b"pr:messages",
+        b"pr:messages:s:sandbox",
+    }
+    found_by = [k for k in left if k.startswith((b"pr:to:b:", b"pr:messages"))]
+    assert [client.zcard(k) for k in found_by] == [1] * 3
     assert store.scheduled(1).total == 1
 
 
@@ -469,7 +476,7 @@ def test_purging_before_a_moment_spares_what_is_younger(store: Store) -> None:
     store.record(WORKER, [ends(claim(store)[0], State.SENT)], **TTL)
     between = store.now()
     store.record(WORKER, [ends(claim(store)[0], State.SENT)], **TTL)
-    assert store.purge("finished", between) == 1
+    assert store.purge(ENDED_WELL, between) == 1
     assert len(states(store)) == 1
 
 
@@ -605,7 +612,7 @@ def test_a_full_redis_refuses_claims_and_still_forgets(store: Store, client: red
     try:
         with pytest.raises(Unavailable):
             claim(store)
-        assert store.purge("finished") == 1
+        assert store.purge(ENDED_WELL) == 1
     finally:
         client.config_set("maxmemory", 0)
     assert len(claim(store)) == 1
@@ -643,7 +650,7 @@ def test_a_rescued_delivery_leaves_no_old_job_behind(store: Store, client: redis
     wait_until(lambda: store.rescue(0.0), 2)
     assert len(client.keys("rq:job:*")) == 1
     store.record(WORKER, [ends(claim(store)[0], State.SENT)], **TTL)
-    store.purge("finished")
+    store.purge(ENDED_WELL)
     assert client.keys("rq:job:*") == []
 
 

@@ -28,6 +28,7 @@ local function account(name)
   if not spec then return a end -- not set up at who asks: somebody else may know it
   local next_at, until_at, probe, day, sent = unpack(call('HMGET', a.key, 'next', 'until', 'probe', 'day', 'sent'))
   a.go = spec.free
+  a.stopped = is_stopped(name)
   if until_at then
     a.paused = true
     if NOW < tonumber(until_at) then
@@ -58,6 +59,7 @@ local function account(name)
     if a.sent >= spec.cap then a.again = (a.day + 1) * 86400 - spec.offset end
     a.go = math.min(a.go, math.max(0, spec.cap - a.sent))
   end
+  if a.stopped then a.go, a.again = 0, nil end
   return a
 end
 

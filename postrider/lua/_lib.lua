@@ -2,14 +2,25 @@
 --
 -- Ours
 --   pr:m:<message>             hash    body, accepted (s), due (s), timed, total, left, template, committed, armed,
---                                      receivers (how many of them one call can reach), schedule
+--                                      receivers (how many of them one call can reach), owner, reference, tags, services, schedule,
+--                                      more (JSON: what only the sender of a delivery has to know), change (one that goes
+--                                      on), changed, n:<state letter> (how many are there, see `moves`)
 --   pr:d:<message>:<bucket>    hash    index -> record of that delivery; BUCKET of them, so that it stays a listpack
 --   pr:a:<message>:<bucket>    hash    index -> its attempts, a line of JSON each
---   pr:waiting                 zset    delivery -> when it is due (s): scheduled, retrying, paused, unknown
+--   pr:in:<state>              zset    delivery -> when it is due, or when it ended (s); for each state but `sending`,
+--                                      which has leases; unknown with no try left stands in pr:in:held instead
 --   pr:leases                  zset    job -> when its claim runs out (s)
---   pr:finished, pr:failed     zset    delivery -> when it ended (s)
---   pr:held                    zset    delivery -> since when it is unknown with no try left (s)
 --   pr:accepting               zset    message -> until when its commit may run (s); gone once it is all armed
+--   pr:to:b:<bucket>           zset    delivery -> 0, by recipient: see `recipients_bucket`
+--   pr:messages                zset    message -> 0, so in order of time; the same for those of one
+--                                      pr:messages:o:<owner>, :r:<reference>, :t:<tag>, :s:<service>
+--   pr:expiring                zset    message -> when what has not gone expires (s)
+--   pr:changing                zset    message -> when the sweep goes on with its change (s)
+--   pr:stops                   hash    what an operator has stopped -> JSON: `all`, `service telegram`,
+--                                      `account telegram/shop`, `client <id>`
+--   pr:stopped                 set     clients of whom something waits in
+--   pr:stopped:<client>        zset    job -> since when it waits for its client to go on (s)
+--   pr:ledger                  hash    <hour of acceptance>:<`a`, or letter of an end> -> deliveries
 --   pr:moved                   hash    account, space, old address -> new address
 --   pr:to:<account> <uuid>     string  when this recipient may get the next one (s); gone once that is past
 --   pr:account:<account>       hash    see _accounts.lua
@@ -22,11 +33,12 @@
 --   pr:alone                   zset    job -> since when it waits to be sent alone (s)
 --   pr:served                  string  when a worker of ours last claimed (s)
 --   pr:claimed:<worker>        string  its last claim: nonce and jobs, for one whose answer was lost
---   pr:turn, pr:swept, pr:patience, pr:rescued   strings of claim, overdue and rescue
 --   pr:s:<schedule>            hash    version `v`, owner, body, repeat, missed, state, made, next (s), local, message, ready,
 --                                      drop, again, trouble, created (s), changed (s): see schedules.py
 --   pr:schedules, pr:schedules:of:<owner>   zset, all at 0: schedules in order of their ids
 --   pr:schedules:due           zset    schedule -> when to look at it (s)
+--   pr:turn, pr:swept, pr:patience   strings of claim and overdue
+--   pr:rescue                  hash    state letter -> how far the rescue has come
 --   pr:wake                    channel a due time (s), told to sleeping workers
 -- RQ's and rq-scheduler's own: names and formats as rq 2.11 and rq-scheduler 0.14 have them
 --   rq:job:<job>, rq:queue:<queue>, rq:wip:<queue>, rq:finished:<queue>, rq:failed:<queue>, rq:worker:<name>,
@@ -34,7 +46,8 @@
 --
 -- A record is one line: state letter, queue letter and marks; alarm and attempts, both left out while they are 0; account
 -- (its service; `/` and its name unless that is `default`); uuid. Marks: `+` its turn with its recipient has come; `!n` its
--- worker died, so that it is sent alone, and n such lone attempts have ended so, too.
+-- worker died, so that it is sent alone, and n such lone attempts have ended so, too; `#` its
+-- message keeps counts.
 -- A job's id is its delivery's, and from the second alarm on `-` and the alarm's number: who holds an older one comes
 -- late and changes nothing.
 
@@ -44,7 +57,14 @@ local SCHEDULE = 'rq:scheduler:scheduled_jobs'
 local QUEUES = { h = 'high', d = 'default', l = 'low' }
 local LETTERS = { 'h', 'd', 'l' }
 local WAITS = { s = true, r = true, u = true }
-local RESTS = { t = 'pr:finished', f = 'pr:failed', u = 'pr:held' } -- where one stands that is not armed again
+local LISTS = {
+  s = 'pr:in:scheduled', r = 'pr:in:retrying', u = 'pr:in:unknown', p = 'pr:in:paused', t = 'pr:in:sent', d = 'pr:in:delivered',
+  e = 'pr:in:read', f = 'pr:in:failed', c = 'pr:in:cancelled', x = 'pr:in:expired', z = 'pr:in:suppressed',
+}
+local HELD = 'pr:in:held'
+local ENDS = { t = true, d = true, e = true, f = true, c = true, x = true, z = true }
+local COUNTED = 100 -- deliveries: a larger message keeps counts, of a smaller one they are counted when asked for
+local RECIPIENT_BUCKETS = 16384 -- so that a million deliveries leave each a listpack
 local MAX_LOG = 8000 -- bytes of attempts kept for one delivery; the oldest lines go first
 
 local TIME = call('TIME')
@@ -110,17 +130,82 @@ local function later(command, key, first, second)
   if second then args[#args + 1] = second end
 end
 
+local tally = {} -- key -> field -> by how much: `flush` writes it
+
 local function flush()
   for _, by_key in pairs(gathered) do
     for _, args in pairs(by_key) do call(unpack(args)) end
   end
   gathered = {}
+  for key, fields in pairs(tally) do
+    for field, by in pairs(fields) do
+      if by ~= 0 then call('HINCRBY', key, field, by) end
+    end
+  end
+  tally = {}
 end
+
+local DIGITS = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
+local DIGIT = {}
+for i = 1, #DIGITS do DIGIT[string.byte(DIGITS, i)] = i - 1 end
+local hours = {} -- message -> the hour in which it was accepted
+
+-- The message's hour, counted from the epoch: its id begins with 45 bits of milliseconds. The first ten digits tell.
+local function hour_of(mid)
+  local hour = hours[mid]
+  if not hour then
+    local n = 0
+    for i = 1, 10 do n = n * 62 + DIGIT[string.byte(mid, i)] end
+    hour = math.floor(n * 62 ^ 11 / 2 ^ 80 / 3600000)
+    hours[mid] = hour
+  end
+  return hour
+end
+
+local function count(key, field, by)
+  local fields = tally[key]
+  if not fields then
+    fields = {}
+    tally[key] = fields
+  end
+  fields[field] = (fields[field] or 0) + by
+end
+
+-- Every change of a state goes through here: message and ledger are told.
+local function moves(mid, r, state)
+  local from = r.state
+  r.state = state
+  if from == state then return end
+  if r.counted then
+    if from ~= 's' then count('pr:m:' .. mid, 'n:' .. from, -1) end
+    if state ~= 's' then count('pr:m:' .. mid, 'n:' .. state, 1) end
+  end
+  if ENDS[from] then count('pr:ledger', hour_of(mid) .. ':' .. from, -1) end
+  if ENDS[state] then count('pr:ledger', hour_of(mid) .. ':' .. state, 1) end
+end
+
+-- Where the deliveries to a recipient are found again.
+local function recipients_bucket(uuid)
+  return 'pr:to:b:' .. tonumber(string.sub(redis.sha1hex(uuid), 1, 8), 16) % RECIPIENT_BUCKETS
+end
+
+-- The lists of messages in which this one stands.
+local function lists_of(message)
+  local owner, reference, tags, services = unpack(call('HMGET', message, 'owner', 'reference', 'tags', 'services'))
+  local keys = { 'pr:messages' }
+  if owner then keys[#keys + 1] = 'pr:messages:o:' .. owner end
+  if reference then keys[#keys + 1] = 'pr:messages:r:' .. reference end
+  for _, tag in ipairs(tags and cjson.decode(tags) or {}) do keys[#keys + 1] = 'pr:messages:t:' .. tag end
+  for service in string.gmatch(services or '', '%S+') do keys[#keys + 1] = 'pr:messages:s:' .. service end
+  return keys
+end
+
+local function service_of(account) return string.match(account, '^[^/]+') end
 
 local records = {} -- bucket -> index -> record, or false: read once in a script
 
 local function parse(raw)
-  local state, queue, slot, deaths, rest = string.match(raw or '', '^(%a)([hdl])(%+?)!?(%d*) (.*)$')
+  local state, queue, marks, deaths, rest = string.match(raw or '', '^(%a)([hdl])([+#]*)!?(%d*) (.*)$')
   if not rest then return false end -- nothing, or nothing of ours
   local alarm, attempts, account, uuid = string.match(rest, '^(%d+) (%d+) (%S+) (.*)$')
   if not alarm then
@@ -128,7 +213,8 @@ local function parse(raw)
     account, uuid = string.match(rest, '^(%a%S*) (.*)$')
     if not uuid then return false end
   end
-  return { state = state, queue = queue, slot = slot == '+', deaths = tonumber(deaths), alarm = tonumber(alarm),
+  return { state = state, queue = queue, slot = string.find(marks, '+', 1, true) ~= nil,
+    counted = string.find(marks, '#', 1, true) ~= nil, deaths = tonumber(deaths), alarm = tonumber(alarm),
     attempts = tonumber(attempts), account = account, uuid = uuid }
 end
 
@@ -164,7 +250,7 @@ local function load(mid, idx)
 end
 
 local function as_text(r)
-  local marks = r.queue .. (r.slot and '+' or '') .. (r.deaths and '!' .. r.deaths or '')
+  local marks = r.queue .. (r.counted and '#' or '') .. (r.slot and '+' or '') .. (r.deaths and '!' .. r.deaths or '')
   local counts = (r.alarm > 0 or r.attempts > 0) and ' ' .. r.alarm .. ' ' .. r.attempts or ''
   return r.state .. marks .. counts .. ' ' .. r.account .. ' ' .. r.uuid
 end
@@ -181,21 +267,23 @@ local function disarm(mid, idx, r)
   local job_id = job_id_of(mid, idx, r.alarm)
   call('ZREM', SCHEDULE, job_id)
   call('ZREM', 'pr:leases', job_id)
-  call('ZREM', 'pr:waiting', delivery_id(mid, idx))
-  call('ZREM', 'pr:held', delivery_id(mid, idx))
+  if LISTS[r.state] then call('ZREM', LISTS[r.state], delivery_id(mid, idx)) end
+  if r.state == 'u' then call('ZREM', HELD, delivery_id(mid, idx)) end
   if r.deaths then call('ZREM', 'pr:alone', job_id) end
   return job_id
 end
 
--- Arms delivery `r` for `due` with the next alarm; the job of the alarm before counts for nothing from here on.
-local function rearm(mid, idx, r, due)
+-- Moves delivery `r` to `state` and arms it for `due` with the next alarm; the job of the alarm before counts for nothing
+-- from here on.
+local function rearm(mid, idx, r, state, due)
   disarm(mid, idx, r)
+  moves(mid, r, state)
   r.alarm = r.alarm + 1
   save(mid, idx, r)
   local job_id = job_id_of(mid, idx, r.alarm)
   write_job(job_id, QUEUES[r.queue], 'scheduled', rq_time(NOW, true))
   call('ZADD', SCHEDULE, seconds(due), job_id)
-  call('ZADD', 'pr:waiting', seconds(due), delivery_id(mid, idx))
+  call('ZADD', LISTS[state], seconds(due), delivery_id(mid, idx))
 end
 
 -- The delivery that `job_id` would send now: message, index, record; nil when it is unknown, ended, claimed, or this is an
@@ -220,11 +308,11 @@ end
 
 -- Moves waiting delivery `r` to `sending` under a lease. Gives its row.
 local function take(job_id, mid, idx, r, lease_until, how)
-  r.state = 'g'
+  later('ZREM', LISTS[r.state], delivery_id(mid, idx))
+  moves(mid, r, 'g')
   r.slot = false
   later('HSET', bucket('d', mid, idx), idx, as_text(r))
   later('ZADD', 'pr:leases', seconds(lease_until), job_id)
-  later('ZREM', 'pr:waiting', delivery_id(mid, idx))
   return row(job_id, r, how)
 end
 
@@ -233,8 +321,82 @@ local function messages(mids)
   local out = {}
   for mid in pairs(mids) do
     out[#out + 1] = mid
-    out[#out + 1] = call('HMGET', 'pr:m:' .. mid, 'body', 'accepted', 'due', 'timed', 'total', 'template')
+    out[#out + 1] = call('HMGET', 'pr:m:' .. mid, 'body', 'accepted', 'due', 'timed', 'total', 'template', 'more',
+      'owner')
   end
   return out
 end
 
+-- Byte by byte, as a sorted set does. Lua's own comparison follows the locale that Redis runs under.
+local function is_after(a, b)
+  for i = 1, math.min(#a, #b) do
+    local x, y = string.byte(a, i), string.byte(b, i)
+    if x ~= y then return x > y end
+  end
+  return #a > #b
+end
+
+-- The rank, from the end that `up` or down begins with, of the first entry behind (score, id); by bisection, as that entry
+-- itself may be gone.
+local function rank_behind(list, up, at, id)
+  local total = call('ZCARD', list)
+  local low, high = 0, total
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    local entry = call('ZRANGE', list, middle, middle, 'WITHSCORES')
+    local score = tonumber(entry[2])
+    local behind = score > at or (score == at and is_after(entry[1], id))
+    if not up then behind = behind or (score == at and entry[1] == id) end
+    if behind then high = middle else low = middle + 1 end
+  end
+  return up and low or total - low
+end
+
+-- How many of a message's deliveries stand where: state letter -> number. Those forgotten count as they were.
+local function counts_of(mid, total)
+  local found, rest = {}, total
+  local fields = call('HGETALL', 'pr:m:' .. mid)
+  for i = 1, #fields, 2 do
+    local state = string.match(fields[i], '^n:(%a)$')
+    if state and tonumber(fields[i + 1]) > 0 then
+      found[state] = tonumber(fields[i + 1])
+      rest = rest - found[state]
+    end
+  end
+  if total > COUNTED then
+    if rest > 0 then found.s = rest end
+    return found
+  end
+  for _, raw in ipairs(call('HVALS', bucket('d', mid, 0))) do
+    local state = string.sub(raw, 1, 1)
+    found[state] = (found[state] or 0) + 1
+  end
+  return found
+end
+
+-- What an operator has stopped, by name; nil when nothing is.
+local stops = nil
+local function stopped(name)
+  if stops == nil then
+    stops = {}
+    for _, field in ipairs(call('HKEYS', 'pr:stops')) do stops[field] = true end
+  end
+  return stops[name]
+end
+
+local function is_stopped(account)
+  return stopped('all') or (next(stops) and (stops['service ' .. service_of(account)] or stops['account ' .. account]))
+end
+
+local client_stops = nil
+-- The client of a message, when it is one that is stopped.
+local function stopped_client(mid)
+  if client_stops == nil then
+    client_stops = false
+    stopped('all')
+    for field in pairs(stops) do client_stops = client_stops or string.sub(field, 1, 7) == 'client ' end
+  end
+  if not client_stops then return nil end
+  local owner = call('HGET', 'pr:m:' .. mid, 'owner') or ''
+  return stops['client ' .. owner] and owner
+end

@@ -29,11 +29,14 @@ if writes then
     local idx, record = first + i, ARGV[at + 1 + i]
     call('HSET', bucket('d', mid, idx), idx, record)
     write_job(delivery_id(mid, idx), QUEUES[string.sub(record, 2, 2)], 'scheduled', stamp)
+    local uuid = string.match(record, '^%S+ %S+ (.*)$')
+    call('ZADD', recipients_bucket(uuid), 0, delivery_id(mid, idx))
   end
 end
 
 if commits then
-  if call('EXISTS', message) == 0 then return 'late' end
+  local total, expires = unpack(call('HMGET', message, 'total', 'expires'))
+  if not total then return 'late' end
   call('HSET', message, 'committed', 1)
   if schedule then
     local key = 'pr:s:' .. schedule
@@ -42,17 +45,26 @@ if commits then
     call('HINCRBY', key, 'v', 1)
     call('ZADD', 'pr:schedules:due', call('HGET', key, 'next'), schedule)
   end
+  for _, list in ipairs(lists_of(message)) do call('ZADD', list, 0, mid) end
+  if expires then call('ZADD', 'pr:expiring', expires, mid) end
+  call('HINCRBY', 'pr:ledger', hour_of(mid) .. ':a', total)
 end
 
 if arms then
   if not commits and call('HGET', message, 'armed') ~= ARGV[5] then return 'ok' end -- somebody else rolled it forward
-  local scheduled, waiting = {}, {}
+  local scheduled, changed = {}, not commits and call('HEXISTS', message, 'changed') == 1
   for i = first, first + count - 1 do
-    scheduled[#scheduled + 1] = due
-    scheduled[#scheduled + 1] = delivery_id(mid, i)
+    -- What was stopped before it was armed stays so.
+    local r = changed and load(mid, i)
+    if not changed or (r and r.state == 's' and r.alarm == 0) then
+      scheduled[#scheduled + 1] = due
+      scheduled[#scheduled + 1] = delivery_id(mid, i)
+    end
   end
-  call('ZADD', SCHEDULE, unpack(scheduled))
-  call('ZADD', 'pr:waiting', unpack(scheduled))
+  if #scheduled > 0 then
+    call('ZADD', SCHEDULE, unpack(scheduled))
+    call('ZADD', 'pr:in:scheduled', unpack(scheduled))
+  end
   if not commits then
     local total = tonumber(call('HGET', message, 'total'))
     call('HSET', message, 'armed', first + count)

@@ -70,7 +70,7 @@ local function has_turn(a, job_id, mid, idx, r)
   r.slot = true
   save(mid, idx, r)
   call('ZADD', SCHEDULE, seconds(at), job_id)
-  call('ZADD', 'pr:waiting', seconds(at), delivery_id(mid, idx))
+  call('ZADD', LISTS[r.state], seconds(at), delivery_id(mid, idx))
   call('HSET', 'rq:job:' .. job_id, 'status', 'scheduled')
   return false
 end
@@ -87,6 +87,13 @@ end
 -- Lets one go, or puts it where it waits. False when its account may not send now.
 local function admit(job_id, since, mid, idx, r)
   looked = looked + 1
+  local client = stopped_client(mid)
+  if client then
+    call('ZADD', 'pr:stopped:' .. client, seconds(since), job_id)
+    call('SADD', 'pr:stopped', client)
+    call('HSET', 'rq:job:' .. job_id, 'status', 'deferred')
+    return true
+  end
   if r.deaths then
     call('ZADD', 'pr:alone', seconds(since), job_id)
     newly_alone = true
@@ -125,7 +132,7 @@ local function one_alone()
     local a = r and account(r.account)
     if not r or not r.deaths then
       call('ZREM', 'pr:alone', job_id)
-    elseif a.go > 0 then
+    elseif a.go > 0 and not stopped_client(mid) then
       call('ZREM', 'pr:alone', job_id)
       if has_turn(a, job_id, mid, idx, r) then
         local how = spend(a, job_id)
@@ -287,7 +294,7 @@ for name in pairs(specs) do
       next_look = NOW
     elseif a.again then
       next_look = math.min(next_look or a.again, a.again)
-    elseif not a.paused then
+    elseif not a.paused and not a.stopped then
       more = 1
     end
   end

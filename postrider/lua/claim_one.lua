@@ -1,7 +1,7 @@
 -- Claims one job that a stock RQ worker has popped. One that may not go now is armed anew, for when it may: it has that turn.
 -- ARGV  1 job   2 lease (s)   3 a random number, 0 to 1   4 JSON: account -> what it may do
 -- Gives {now, rows, messages}; no rows: unknown, ended, claimed by another, an older alarm, or not now.
-local UNKNOWN_ACCOUNT_S, PROBE_S = 60, 5
+local UNKNOWN_ACCOUNT_S, PROBE_S, STOPPED_S = 60, 5, 5
 specs, books_ahead = cjson.decode(ARGV[4]), true
 local job_id = ARGV[1]
 local mid, idx, r = sendable(job_id)
@@ -12,6 +12,8 @@ local a = account(r.account)
 local at = NOW
 if not a.spec then
   at = NOW + UNKNOWN_ACCOUNT_S
+elseif a.stopped or stopped_client(mid) then
+  at = NOW + STOPPED_S
 elseif a.paused and a.go == 0 then
   at = math.max(a.again or 0, NOW + PROBE_S)
 elseif a.day and a.sent >= a.spec.cap and not r.slot then
@@ -23,7 +25,7 @@ elseif not r.slot or pause_with(r) > NOW then
   r.slot = true
 end
 if at > NOW then
-  rearm(mid, idx, r, at)
+  rearm(mid, idx, r, r.state, at)
   return { seconds(NOW), {}, {} }
 end
 local how = r.deaths and 'alone' or ''

@@ -6,29 +6,7 @@ local list, up, most = ARGV[1], ARGV[2] == 'up', tonumber(ARGV[3])
 local total = call('ZCARD', list)
 local start = 0
 
--- Byte by byte, as a sorted set does. Lua's own comparison follows the locale that Redis runs under.
-local function is_after(a, b)
-  for i = 1, math.min(#a, #b) do
-    local x, y = string.byte(a, i), string.byte(b, i)
-    if x ~= y then return x > y end
-  end
-  return #a > #b
-end
-
-if ARGV[4] ~= '' then
-  -- The first rank behind the cursor, by bisection: the cursor's own entry may be gone.
-  local at, id = tonumber(ARGV[4]), ARGV[5]
-  local low, high = 0, total
-  while low < high do
-    local middle = math.floor((low + high) / 2)
-    local entry = call('ZRANGE', list, middle, middle, 'WITHSCORES')
-    local score = tonumber(entry[2])
-    local behind = score > at or (score == at and is_after(entry[1], id))
-    if not up then behind = behind or (score == at and entry[1] == id) end
-    if behind then high = middle else low = middle + 1 end
-  end
-  start = up and low or total - low
-end
+if ARGV[4] ~= '' then start = rank_behind(list, up, tonumber(ARGV[4]), ARGV[5]) end
 
 local entries
 if up then

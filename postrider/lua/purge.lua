@@ -16,6 +16,8 @@ for _, id in ipairs(ids) do
     later('ZREM', 'rq:failed:' .. QUEUES[r.queue], job_id)
     later('HDEL', bucket('d', mid, idx), idx)
     later('HDEL', bucket('a', mid, idx), idx)
+    later('ZREM', recipients_bucket(r.uuid), id)
+    if not r.counted then count('pr:m:' .. mid, 'n:' .. r.state, 1) end
     left[mid] = (left[mid] or 0) + 1
   end
 end
@@ -23,6 +25,11 @@ if #ids > 0 then call('ZREM', ARGV[1], unpack(ids)) end
 flush()
 if #jobs > 0 then call('UNLINK', unpack(jobs)) end
 for mid, n in pairs(left) do
-  if call('HINCRBY', 'pr:m:' .. mid, 'left', -n) <= 0 then call('DEL', 'pr:m:' .. mid) end
+  local message = 'pr:m:' .. mid
+  if call('HINCRBY', message, 'left', -n) <= 0 then
+    for _, list in ipairs(lists_of(message)) do call('ZREM', list, mid) end
+    call('ZREM', 'pr:expiring', mid)
+    call('DEL', message)
+  end
 end
 return #ids

@@ -7,7 +7,8 @@
 -- Gives a 1 or 0 per claim: moved, or came too late.
 local worker = ARGV[1]
 local own = worker ~= ''
-local keep_s = { t = tonumber(ARGV[2]), f = tonumber(ARGV[3]), u = tonumber(ARGV[3]) }
+local keep_s = { t = tonumber(ARGV[2]), d = tonumber(ARGV[2]), e = tonumber(ARGV[2]), f = tonumber(ARGV[3]),
+  u = tonumber(ARGV[3]), x = tonumber(ARGV[3]), z = tonumber(ARGV[3]) }
 local moved, sent, failed = {}, 0, 0
 local stamp = rq_time(NOW)
 
@@ -101,7 +102,6 @@ for at = 6, #ARGV, 10 do
   if holds or settles then
     local id = delivery_id(mid, idx)
     local waits_until = signal ~= '' and learn(r, job_id, id, signal, pause_s, reason)
-    r.state = state
     r.deaths = tonumber(deaths)
     if counts == '1' then r.attempts = r.attempts + 1 end
     if moved_to ~= '' then call('HSET', 'pr:moved', r.account .. ' ' .. r.uuid, moved_to) end
@@ -113,8 +113,9 @@ for at = 6, #ARGV, 10 do
       else
         later('ZREM', 'pr:leases', job)
       end
+      moves(mid, r, state)
       later('HSET', bucket('d', mid, idx), idx, as_text(r))
-      later('ZADD', RESTS[state], seconds(NOW), id)
+      later('ZADD', state == 'u' and HELD or LISTS[state], seconds(NOW), id)
       if own then
         local status = state == 't' and 'finished' or 'failed'
         local fields = { 'status', status, 'ended_at', stamp }
@@ -129,7 +130,7 @@ for at = 6, #ARGV, 10 do
     else
       if own then call('DEL', 'rq:job:' .. job_id) end
       local due_at = math.max(NOW + tonumber(due), waits_until or 0)
-      rearm(mid, idx, r, due_at)
+      rearm(mid, idx, r, state, due_at)
       call('PUBLISH', 'pr:wake', seconds(due_at))
     end
   end

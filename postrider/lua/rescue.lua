@@ -6,26 +6,37 @@ for _, name in pairs(QUEUES) do
   if call('LLEN', 'rq:queue:' .. name) > tonumber(ARGV[3]) then return 0 end
 end
 local rescued, most = 0, tonumber(ARGV[2])
-local start = tonumber(call('GET', 'pr:rescued') or 0)
-local ids = call('ZRANGE', 'pr:waiting', '-inf', seconds(NOW - tonumber(ARGV[1])), 'BYSCORE', 'LIMIT', start, most)
-call('SET', 'pr:rescued', #ids < most and 0 or start + most)
 
-local function listed(job_id, r)
-  return call('ZSCORE', SCHEDULE, job_id) or call('ZSCORE', 'pr:line:' .. r.queue .. ' ' .. r.account, job_id)
-    or call('ZSCORE', 'pr:alone', job_id) or call('LPOS', 'rq:queue:' .. QUEUES[r.queue], job_id)
+local some_stopped = call('EXISTS', 'pr:stopped') == 1
+
+local function in_stopped(mid, job_id)
+  if not some_stopped then return nil end
+  return call('ZSCORE', 'pr:stopped:' .. (call('HGET', 'pr:m:' .. mid, 'owner') or ''), job_id)
 end
 
-for _, id in ipairs(ids) do
-  local mid, idx = split(id)
-  local r = mid and load(mid, idx)
-  if not r or not WAITS[r.state] then
-    call('ZREM', 'pr:waiting', id)
-  else
-    local job_id = job_id_of(mid, idx, r.alarm)
-    if not listed(job_id, r) then
-      call('DEL', 'rq:job:' .. job_id)
-      rearm(mid, idx, r, NOW)
-      rescued = rescued + 1
+local function listed(mid, job_id, r)
+  return call('ZSCORE', SCHEDULE, job_id) or call('ZSCORE', 'pr:line:' .. r.queue .. ' ' .. r.account, job_id)
+    or call('ZSCORE', 'pr:alone', job_id) or call('LPOS', 'rq:queue:' .. QUEUES[r.queue], job_id)
+    or in_stopped(mid, job_id)
+end
+
+local late = seconds(NOW - tonumber(ARGV[1]))
+for state in pairs(WAITS) do
+  local start = tonumber(call('HGET', 'pr:rescue', state) or 0)
+  local ids = call('ZRANGE', LISTS[state], '-inf', late, 'BYSCORE', 'LIMIT', start, most)
+  call('HSET', 'pr:rescue', state, #ids < most and 0 or start + most)
+  for _, id in ipairs(ids) do
+    local mid, idx = split(id)
+    local r = mid and load(mid, idx)
+    if not r or r.state ~= state then
+      call('ZREM', LISTS[state], id)
+    else
+      local job_id = job_id_of(mid, idx, r.alarm)
+      if not listed(mid, job_id, r) then
+        call('DEL', 'rq:job:' .. job_id)
+        rearm(mid, idx, r, state, NOW)
+        rescued = rescued + 1
+      end
     end
   end
 end

@@ -14,10 +14,13 @@ for _, mid in ipairs(call('ZRANGE', 'pr:accepting', '-inf', seconds(NOW), 'BYSCO
     local last = tonumber(total)
     local first = math.max(0, last - tonumber(ARGV[2]))
     for idx = first, last - 1 do
+      local r = load(mid, idx)
+      if r then later('ZREM', recipients_bucket(r.uuid), delivery_id(mid, idx)) end
       call('DEL', 'rq:job:' .. delivery_id(mid, idx))
       call('HDEL', bucket('d', mid, idx), idx)
     end
     if first == 0 then call('DEL', message) else call('HSET', message, 'total', first) end
   end
 end
+flush()
 return forward

@@ -13,7 +13,17 @@ from postrider.errors import Misconfigured, Unavailable
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import Store
-from postrider.web import dashboard, health, hooks, problems, schedules, simple
+from postrider.web import (
+    dashboard,
+    deliveries,
+    health,
+    hooks,
+    messages,
+    operations,
+    problems,
+    schedules,
+    simple,
+)
 from postrider.web.auth import Gate
 from postrider.web.strict_json import StrictJSONProvider
 
@@ -63,6 +73,9 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     problems.register(app)
     gate = Gate(settings)
     app.register_blueprint(simple.blueprint(service, gate))
+    app.register_blueprint(messages.blueprint(service, gate))
+    app.register_blueprint(deliveries.blueprint(service, gate))
+    app.register_blueprint(operations.blueprint(service, gate))
     app.register_blueprint(schedules.blueprint(service, gate))
     app.register_blueprint(health.blueprint(service))
     app.register_blueprint(hooks.blueprint(service))

@@ -6,18 +6,20 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from apiflask import APIBlueprint
-from flask import Response, jsonify, request
+from flask import Response, jsonify
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictInt, StrictStr
 
 from postrider import listing
-from postrider.errors import InvalidRequest, WrongMediaType
+from postrider.errors import InvalidRequest
 from postrider.recurrence import MAX_COUNT, Recurrence, parse
 from postrider.schedules import Missed, Schedule
 from postrider.service import Service
 from postrider.timing import first_valid, utc_and_local, zone_named
+from postrider.web import asking
 from postrider.web.auth import Gate, client
 from postrider.web.problems import problems
-from postrider.web.schemas import RecipientIn, SendMessageIn, TemplateIn
+from postrider.web.resources import NewMessageIn, To
+from postrider.web.schemas import TemplateIn
 
 PAGE, LONGEST_PAGE = 100, 1_000
 
@@ -58,7 +60,7 @@ class RepeatIn(BaseModel):
     ] = "skip"
 
 
-class ScheduleIn(SendMessageIn):
+class ScheduleIn(NewMessageIn):
     """A message that repeats. `send_at`: the first occurrence is then or later."""
 
     repeat: RepeatIn
@@ -76,7 +78,7 @@ class ScheduleChangeIn(BaseModel):
     timezone: Annotated[StrictStr | None, Field(examples=["Europe/Berlin"])] = None
     send_at: Annotated[StrictStr | None, Field(examples=["2030-10-05 13:48:00"])] = None
     body: Annotated[StrictStr | None, Field(examples=["Hello"])] = None
-    recipients: Annotated[list[RecipientIn] | None, FailFast(), Field(min_length=1)] = None
+    recipients: Annotated[list[To] | None, FailFast(), Field(min_length=1)] = None
     template: TemplateIn | None = None
 
 
@@ -143,10 +145,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     )
     default = ZoneInfo(service.settings.tz)
 
-    @bp.before_request
-    def only_json() -> None:
-        if request.method in {"POST", "PATCH"} and request.mimetype != "application/json":
-            raise WrongMediaType("send the body as application/json")
+    bp.before_request(asking.only_json)
 
     @bp.post("")
     @bp.input(ScheduleIn)
@@ -157,6 +156,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         responses=problems(400, 401, 413, 415, 503),
     )
     def create_schedule(json_data: ScheduleIn) -> Response:
+        _no_single_moment(json_data)
         zone = _zone(json_data.timezone) or default
         made = service.schedules.create(
             client().id,
@@ -224,6 +224,12 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         return "", 204
 
     return bp
+
+
+def _no_single_moment(asked: ScheduleIn) -> None:
+    for name in ("send_in_s", "expires_at", "dedupe_within_s"):
+        if getattr(asked, name) is not None:
+            raise InvalidRequest(name, "does not go with repeat")
 
 
 def _zone(name: str | None) -> ZoneInfo | None:

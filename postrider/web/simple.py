@@ -3,13 +3,12 @@
 from zoneinfo import ZoneInfo
 
 from apiflask import APIBlueprint
-from flask import Response, jsonify, request
+from flask import Response, jsonify
 
-from messengers.base import Template
 from postrider import listing
-from postrider.errors import InvalidRequest, WrongMediaType
 from postrider.model import NewMessage, Recipient
 from postrider.service import Service
+from postrider.web import asking
 from postrider.web.auth import Gate
 from postrider.web.problems import documented
 from postrider.web.schemas import (
@@ -26,14 +25,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     bp = gate.guard(APIBlueprint("simple", __name__, tag="Simple API"))
     zone = ZoneInfo(service.settings.tz)
 
-    @bp.before_request
-    def only_json() -> None:
-        if request.method == "POST" and request.mimetype != "application/json":
-            raise WrongMediaType("send the body as application/json")
-        if (
-            "Idempotency-Key" in request.headers
-        ):  # taken for granted, it would double what is repeated
-            raise InvalidRequest("Idempotency-Key", "is not supported yet; leave it out")
+    bp.before_request(asking.only_json)
 
     @bp.post("/send_message")
     @bp.input(SendMessageIn)
@@ -41,16 +33,16 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="Send a message, now or at a time",
         security="basic",
-        responses=documented(400, 401, 413, 415, 503),
+        responses=documented(400, 401, 409, 413, 415, 503),
     )
     def send_message(json_data: SendMessageIn) -> Response:
         new = NewMessage(
             body=json_data.body,
             recipients=tuple(Recipient(r["uuid"], r["service"]) for r in json_data.recipients),
             send_at=listing.moment(json_data.send_at, json_data.timezone, zone),
-            template=_template(json_data),
+            template=asking.template_of(json_data.template),
         )
-        message, recipients = service.accept(new)
+        message, recipients = service.accept(new, asking.once())
         return jsonify(listing.accepted(message, recipients, zone))
 
     @bp.get("/get_scheduled")
@@ -86,9 +78,3 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         return jsonify("Success")
 
     return bp
-
-
-def _template(data: SendMessageIn) -> Template | None:
-    if data.template is None:
-        return None
-    return Template(data.template.name, data.template.language, tuple(data.template.components))

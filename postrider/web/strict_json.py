@@ -19,13 +19,16 @@ class StrictJSONProvider(DefaultJSONProvider):
         """The value that `s` holds. Raises InvalidRequest."""
         try:
             text = s.decode("utf-8") if isinstance(s, bytes) else s
-            return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_key_twice)
+            value = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_key_twice)
         except UnicodeDecodeError:
             raise InvalidRequest("body", "is not UTF-8") from None
         except RecursionError:
             raise InvalidRequest("body", "is nested too deeply") from None
         except ValueError as error:  # also a number of more digits than Python converts
             raise InvalidRequest("body", f"is not JSON: {error}") from None
+        if value is None:  # which would pass for a body that was left out
+            raise InvalidRequest("body", "must be an object, not null")
+        return value
 
 
 def _no_constant(name: str) -> None:

@@ -126,7 +126,7 @@ def test_with_everysec_a_power_cut_loses_a_second_at_most(
     posts = load.posts + large.posts
     with connect(server.url) as client:
         stored = {key.decode().removeprefix("pr:m:") for key in client.scan_iter("pr:m:*")}
-        deliveries = client.zcard("pr:waiting")
+        deliveries = client.zcard("pr:in:scheduled")
     lost = [p for p in posts if p.accepted and p.answer["message"]["id"] not in stored]
     kept = sum(len(p.to) for p in posts if p.accepted) - sum(len(p.to) for p in lost)
     unsure = sum(len(p.to) for p in posts if p.status == 503 and not p.refused)
@@ -163,7 +163,7 @@ def test_a_file_that_stops_amid_a_command_is_read_up_to_there(
     settings = Settings.from_env(env, None)
     with embedded.wait_ready(settings, GENEROUS_S) as client:
         assert len(list(client.scan_iter("pr:m:*"))) == 4
-        assert client.zcard("pr:waiting") == 400
+        assert client.zcard("pr:in:scheduled") == 400
         assert len(list(client.scan_iter("rq:job:*"))) == 400
 
 

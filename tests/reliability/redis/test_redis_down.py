@@ -66,7 +66,7 @@ def test_the_api_killed_amid_large_posts_leaves_no_half_of_one(
     with connect(server.url) as client:
         wait_until(lambda: not client.zcard("pr:accepting"), GENEROUS_S, "all is tidied up")
         waiting = Counter(
-            id_.decode().partition("-")[0] for id_ in client.zrange("pr:waiting", 0, -1)
+            id_.decode().partition("-")[0] for id_ in client.zrange("pr:in:scheduled", 0, -1)
         )
         stored = {key.decode().removeprefix("pr:m:") for key in client.scan_iter("pr:m:*")}
         assert set(waiting) == stored

@@ -43,10 +43,10 @@ def accept_during_an_fsync(slow: Server, durability: Durability) -> None:
 def test_what_was_accepted_during_a_slow_fsync_outlives_redis(slow: Server) -> None:
     """Accepted and lost 0: the yes waits until the message is written."""
     accept_during_an_fsync(slow, "everysec")
-    assert slow.ask("ZCARD", "pr:waiting") == 1
+    assert slow.ask("ZCARD", "pr:in:scheduled") == 1
 
 
 def test_without_waiting_it_would_be_lost(slow: Server) -> None:
     """Else the test above would pass whatever we do."""
     accept_during_an_fsync(slow, "none")
-    assert slow.ask("ZCARD", "pr:waiting") == 0
+    assert slow.ask("ZCARD", "pr:in:scheduled") == 0

@@ -1,0 +1,89 @@
+"""The same again: a POST that is repeated with its key, a text that goes twice to one recipient."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import redis
+
+from postrider import records
+from postrider.errors import IdempotencyConflict
+from postrider.scripts import Scripts, unavailable_when_redis_is
+
+CHUNK = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """A client's idempotency key, and what was asked with it: the bytes of the body, and the route."""
+
+    key: str
+    asked: bytes = field(repr=False)
+
+
+class Repeats:
+    """Knows what was asked and said before, in one Redis."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.redis = client
+        self.scripts = Scripts(client)
+
+    @unavailable_when_redis_is
+    def begin(
+        self, owner: str, once: Once, message_id: str, now: datetime, *, runs_s: float, kept_s: int
+    ) -> tuple[str, datetime] | None:
+        """Takes the key for `message_id`; or gives the message that was accepted with it, and when.
+
+        Raises IdempotencyConflict when it belongs to another body, or while the first call still runs.
+        """
+        until = records.seconds((now + timedelta(seconds=runs_s)).timestamp())
+        accepted = records.seconds(now.timestamp())
+        fingerprint = hashlib.sha256(once.asked).hexdigest()
+        words = (_key(owner, once), fingerprint, message_id, accepted, until, kept_s)
+        match self.scripts.run("once", *words):
+            case [b"new"]:
+                return None
+            case [b"done", bytes(mid), bytes(at)]:
+                return mid.decode(), records.moment(at)
+            case [b"runs", bytes(wait_s)]:
+                raise IdempotencyConflict(
+                    f"the first call with this Idempotency-Key still runs; ask again in {math.ceil(float(wait_s))} s"
+                )
+        raise IdempotencyConflict(
+            "this Idempotency-Key came with another body before; use a new one"
+        )
+
+    @unavailable_when_redis_is
+    def end(self, owner: str, once: Once, *, accepted: bool) -> None:
+        """Keeps the key for what was accepted, also when that is forgotten; frees it when nothing was."""
+        client: Any = self.redis
+        key = f"pr:once:{_key(owner, once)}"
+        if accepted:
+            client.hset(key, "done", 1)
+        else:
+            client.delete(key)
+
+    @unavailable_when_redis_is
+    def say(self, message_id: str, said: Sequence[str], within_s: float) -> int | None:
+        """Notes all of `said`: who gets what. Gives the index of one that was said less than `within_s` ago; then none is noted."""
+        digests = [hashlib.blake2b(text.encode(), digest_size=15).hexdigest() for text in said]
+        for first in range(0, len(digests), CHUNK):
+            part = digests[first : first + CHUNK]
+            found = int(self.scripts.run("said", message_id, within_s, *part))
+            if found >= 0:
+                self.unsay(digests[:first])
+                return first + found
+        return None
+
+    def unsay(self, digests: Sequence[str]) -> None:
+        """Takes notes back."""
+        client: Any = self.redis
+        for first in range(0, len(digests), CHUNK):
+            client.unlink(*(f"pr:said:{digest}" for digest in digests[first : first + CHUNK]))
+
+
+def _key(owner: str, once: Once) -> str:
+    return hashlib.sha256(f"{owner}\0{once.key}".encode()).hexdigest()

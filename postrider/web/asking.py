@@ -1,0 +1,111 @@
+"""What a call asks for: read out of headers, query and body, and turned into the service's words."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from flask import request
+
+from messengers.base import Template
+from postrider import listing, timing
+from postrider.errors import InvalidRequest, WrongMediaType
+from postrider.finding import Wanted
+from postrider.model import Client, NewMessage, Recipient, Terms
+from postrider.repeats import Once
+from postrider.web.resources import ChangeIn, DeliveriesIn, MessagesIn, NewMessageIn
+from postrider.web.schemas import TemplateIn
+
+KEY = "Idempotency-Key"
+KEY_LENGTH = 255
+
+
+def only_json() -> None:
+    """Refuses a body that is anything else. Raises WrongMediaType."""
+    has_body = request.method in {"POST", "PATCH", "PUT"} and request.content_length != 0
+    if has_body and request.mimetype != "application/json":
+        raise WrongMediaType("send the body as application/json")
+
+
+def template_of(data: TemplateIn | None) -> Template | None:
+    """The template that the body names."""
+    return None if data is None else Template(data.name, data.language, tuple(data.components))
+
+
+def owner_of(who: Client) -> str | None:
+    """Whose things this client may see; None: everybody's."""
+    return None if who.role == "admin" else who.id
+
+
+def once() -> Once | None:
+    """The idempotency key of this call, and what it asks. Raises InvalidRequest."""
+    key = request.headers.get(KEY)
+    if key is None:
+        return None
+    if not 0 < len(key) <= KEY_LENGTH:
+        raise InvalidRequest(KEY, f"must have 1 to {KEY_LENGTH} characters")
+    return Once(key, f"{request.method} {request.path}\n".encode() + request.get_data())
+
+
+def moment(
+    data: NewMessageIn | ChangeIn, zone: ZoneInfo, now: Callable[[], datetime]
+) -> datetime | None:
+    """The moment that the body names, by itself or from now on. Raises InvalidRequest."""
+    if data.send_in_s is None:
+        return listing.moment(data.send_at, data.timezone, zone)
+    _not_both(data)
+    return now() + timedelta(seconds=data.send_in_s)
+
+
+def _not_both(data: NewMessageIn | ChangeIn) -> None:
+    if data.send_in_s is not None and data.send_at is not None:
+        raise InvalidRequest("send_in_s", "leave it out, or leave out send_at")
+
+
+def new_message(data: NewMessageIn, zone: ZoneInfo, who: Client) -> NewMessage:
+    """What the body asks to send. Raises InvalidRequest."""
+    _not_both(data)
+    return NewMessage(
+        body=data.body,
+        recipients=tuple(
+            Recipient(to["uuid"], to["service"], to.get("account", data.account))
+            for to in data.recipients
+        ),
+        send_at=listing.moment(data.send_at, data.timezone, zone),
+        send_in_s=data.send_in_s,
+        template=template_of(data.template),
+        priority=data.priority,
+        owner=who.id,
+        reference=data.reference or "",
+        tags=tuple(dict.fromkeys(data.tags)),
+        terms=Terms(
+            expires_at=at("expires_at", data.expires_at, zone),
+            late_s=data.late_s,
+            on_unknown=data.on_unknown,
+        ),
+        dedupe_within_s=data.dedupe_within_s,
+    )
+
+
+def at(field: str, text: str | None, zone: ZoneInfo) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        return timing.parse_moment(text, zone)
+    except ValueError as error:
+        raise InvalidRequest(field, str(error)) from None
+
+
+def wanted(data: MessagesIn | DeliveriesIn, zone: ZoneInfo, who: Client) -> Wanted:
+    """What the query asks for, of what this client may see. Raises InvalidRequest."""
+    return Wanted(
+        state=data.state,
+        service=data.service,
+        account=getattr(data, "account", None),
+        uuid=data.uuid,
+        message=getattr(data, "message", None),
+        reference=data.reference,
+        tag=data.tag,
+        owner=owner_of(who),
+        accepted_from=at("from", data.from_, zone),
+        accepted_to=at("to", data.to, zone),
+    )

@@ -1,0 +1,71 @@
+"""/api/v1/deliveries: found, seen, stopped, sent again."""
+
+from zoneinfo import ZoneInfo
+
+from apiflask import APIBlueprint
+from flask import Response, jsonify
+
+from postrider.service import Service
+from postrider.web import asking, export, resources
+from postrider.web.auth import Gate, client
+from postrider.web.problems import problems
+from postrider.web.resources import (
+    DeliveriesIn,
+    DeliveriesOut,
+    DeliveryOut,
+    DeliveryWithAttemptsOut,
+)
+
+
+def blueprint(service: Service, gate: Gate) -> APIBlueprint:
+    """The routes over `service`."""
+    bp = gate.guard(APIBlueprint("deliveries", __name__, url_prefix="/api/v1", tag="Deliveries"))
+    bp.before_request(asking.only_json)
+    zone = ZoneInfo(service.settings.tz)
+
+    @bp.get("/deliveries")
+    @bp.input(DeliveriesIn, location="query")
+    @bp.output(DeliveriesOut)
+    @bp.doc(
+        summary="Find deliveries",
+        description=export.DESCRIPTION,
+        responses=problems(400, 401, 429, 503) | export.documented("deliveries"),
+    )
+    def deliveries(query_data: DeliveriesIn) -> Response:
+        wanted = asking.wanted(query_data, zone, client())
+        now = service.store.now()
+        if kind := export.wanted():
+            rows = (resources.delivery(f, now) for f in service.finder.all_deliveries(wanted))
+            return export.stream(kind, rows, "deliveries")
+        found, cursor = service.finder.deliveries(wanted, query_data.limit, query_data.cursor)
+        return jsonify(deliveries=[resources.delivery(f, now) for f in found], next=cursor)
+
+    @bp.get("/deliveries/<delivery_id>")
+    @bp.output(DeliveryWithAttemptsOut)
+    @bp.doc(summary="One delivery, and what was tried", responses=problems(401, 404, 429, 503))
+    def delivery(delivery_id: str) -> Response:
+        found = service.delivery(delivery_id, asking.owner_of(client()))
+        tries = service.store.attempts([delivery_id])[delivery_id]
+        return jsonify(
+            resources.delivery(found, service.store.now())
+            | {"tries": [resources.attempt(a) for a in tries]}
+        )
+
+    @bp.delete("/deliveries/<delivery_id>")
+    @bp.output(DeliveryOut)
+    @bp.doc(summary="Stop one", responses=problems(401, 403, 404, 409, 429, 503))
+    def stop_one(delivery_id: str) -> Response:
+        found = service.change_delivery("cancel", delivery_id, asking.owner_of(client()))
+        return jsonify(resources.delivery(found, service.store.now()))
+
+    @bp.post("/deliveries/<delivery_id>/retry")
+    @bp.output(DeliveryOut)
+    @bp.doc(
+        summary="Send one again that ended without being sent",
+        responses=problems(401, 403, 404, 409, 429, 503),
+    )
+    def retry(delivery_id: str) -> Response:
+        found = service.change_delivery("retry", delivery_id, asking.owner_of(client()))
+        return jsonify(resources.delivery(found, service.store.now()))
+
+    return bp

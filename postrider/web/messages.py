@@ -1,0 +1,128 @@
+"""/api/v1/messages: sent, seen, found, moved, stopped."""
+
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from apiflask import APIBlueprint
+from flask import Response, jsonify
+
+from postrider.errors import InvalidRequest
+from postrider.finding import Wanted
+from postrider.service import Service
+from postrider.web import asking, export, resources
+from postrider.web.auth import Gate, client
+from postrider.web.problems import problems
+from postrider.web.resources import (
+    AcceptedOut,
+    ChangedOut,
+    ChangeIn,
+    MessageOut,
+    MessagesIn,
+    MessagesOut,
+    NewMessageIn,
+    Which,
+)
+
+
+def blueprint(service: Service, gate: Gate) -> APIBlueprint:
+    """The routes over `service`."""
+    bp = gate.guard(APIBlueprint("messages", __name__, url_prefix="/api/v1", tag="Messages"))
+    zone = ZoneInfo(service.settings.tz)
+
+    bp.before_request(asking.only_json)
+
+    @bp.post("/messages")
+    @bp.input(NewMessageIn)
+    @bp.output(AcceptedOut, status_code=201)
+    @bp.doc(
+        summary="Send a message, now or at a time",
+        description=f"With the header `{asking.KEY}` a repeated call answers as the first did, and sends nothing twice.",
+        responses=problems(400, 401, 403, 409, 413, 415, 429, 503),
+    )
+    def send(json_data: NewMessageIn) -> Response:
+        new = asking.new_message(json_data, zone, client())
+        message, recipients = service.accept(new, asking.once())
+        answer = jsonify(resources.accepted(message, recipients, zone))
+        answer.status_code = HTTPStatus.CREATED
+        return answer
+
+    @bp.get("/messages")
+    @bp.input(MessagesIn, location="query")
+    @bp.output(MessagesOut)
+    @bp.doc(
+        summary="Find messages",
+        description=export.DESCRIPTION,
+        responses=problems(400, 401, 429, 503) | export.documented("messages"),
+    )
+    def messages(query_data: MessagesIn) -> Response:
+        wanted = asking.wanted(query_data, zone, client())
+        if kind := export.wanted():
+            return export.stream(kind, _every(service, wanted, zone), "messages")
+        found, cursor = service.find_messages(wanted, query_data.limit, query_data.cursor)
+        return jsonify(messages=[resources.message(s, zone) for s in found], next=cursor)
+
+    @bp.delete("/messages")
+    @bp.input(Which, location="query")
+    @bp.output(ChangedOut)
+    @bp.doc(
+        summary="Stop all messages with a tag or reference",
+        responses=problems(400, 401, 403, 429, 503),
+    )
+    def stop_all(query_data: Which) -> Response:
+        if (query_data.tag is None) == (query_data.reference is None):
+            raise InvalidRequest("tag", "name a tag or a reference, one of them")
+        wanted = Wanted(
+            tag=query_data.tag, reference=query_data.reference, owner=asking.owner_of(client())
+        )
+        return jsonify(resources.changed(service.cancel_all(wanted)))
+
+    @bp.get("/messages/<message_id>")
+    @bp.output(MessageOut)
+    @bp.doc(summary="One message", responses=problems(401, 404, 429, 503))
+    def message(message_id: str) -> Response:
+        return jsonify(
+            resources.message(service.message(message_id, asking.owner_of(client())), zone)
+        )
+
+    @bp.patch("/messages/<message_id>")
+    @bp.input(ChangeIn)
+    @bp.output(ChangedOut)
+    @bp.doc(
+        summary="Move, pause, resume or rewrite what has not gone",
+        responses=problems(400, 401, 403, 404, 413, 415, 429, 503),
+    )
+    def change(message_id: str, json_data: ChangeIn) -> Response:
+        if not json_data.model_fields_set - {"timezone"}:
+            raise InvalidRequest("", "change something: body, send_at, send_in_s or paused")
+        send_at = asking.moment(json_data, zone, service.store.now)
+        done = service.change(
+            message_id,
+            asking.owner_of(client()),
+            body=json_data.body,
+            send_at=send_at,
+            paused=json_data.paused,
+        )
+        return jsonify(resources.changed(done))
+
+    @bp.delete("/messages/<message_id>")
+    @bp.output(ChangedOut)
+    @bp.doc(
+        summary="Stop what has not gone",
+        description="What is being sent or has gone stays; the answer counts both.",
+        responses=problems(401, 403, 404, 429, 503),
+    )
+    def stop(message_id: str) -> Response:
+        return jsonify(resources.changed(service.cancel(message_id, asking.owner_of(client()))))
+
+    return bp
+
+
+def _every(service: Service, wanted: Wanted, zone: ZoneInfo) -> Iterator[dict[str, Any]]:
+    cursor = None
+    while True:
+        found, cursor = service.find_messages(wanted, resources.LONGEST_PAGE, cursor)
+        yield from (resources.message(summary, zone) for summary in found)
+        if cursor is None:
+            return

@@ -1,0 +1,160 @@
+"""What operators do and ask: stop and go on, the balance."""
+
+from datetime import UTC
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+from apiflask import APIBlueprint
+from flask import Response, jsonify
+from pydantic import BaseModel, ConfigDict, Field, StrictStr
+
+from postrider.errors import InvalidRequest, NotFound
+from postrider.records import account_key
+from postrider.service import Service
+from postrider.web import asking
+from postrider.web.auth import Gate, client
+from postrider.web.problems import problems
+from postrider.web.resources import iso
+
+
+class StopIn(BaseModel):
+    """What to stop; nothing named: everything."""
+
+    model_config = ConfigDict(extra="forbid")
+    service: Annotated[StrictStr | None, Field(description="A messenger")] = None
+    account: Annotated[
+        StrictStr | None, Field(description="One of its accounts; needs `service`")
+    ] = None
+    client: Annotated[StrictStr | None, Field(description="The id of an API key or user")] = None
+
+
+class StopOut(BaseModel):
+    """Something that sends nothing until it goes on."""
+
+    service: str | None
+    account: str | None
+    client: str | None
+    since: str
+    by: str
+
+
+class StopsOut(BaseModel):
+    """All that is stopped."""
+
+    stops: list[StopOut]
+
+
+class SpanIn(BaseModel):
+    """From when to when: whole hours of acceptance."""
+
+    model_config = ConfigDict(extra="forbid")
+    from_: Annotated[
+        str | None, Field(alias="from", description="ISO 8601, or local; rounded down to the hour")
+    ] = None
+    to: Annotated[str | None, Field(description="Up to the hour that this lies in")] = None
+
+
+class LedgerOut(BaseModel):
+    """accepted = sent + failed + cancelled + expired + suppressed + unknown + waiting. `sent` includes delivered and read."""
+
+    start: str | None
+    end: str | None
+    accepted: int
+    sent: int
+    failed: int
+    cancelled: int
+    expired: int
+    suppressed: int
+    unknown: int
+    waiting: int
+    difference: Annotated[int, Field(description="Accepted and nowhere: 0")]
+
+
+def blueprint(service: Service, gate: Gate) -> APIBlueprint:
+    """The routes over `service`."""
+    bp = gate.guard(APIBlueprint("operations", __name__, url_prefix="/api/v1", tag="Operations"))
+    bp.before_request(asking.only_json)
+    zone = ZoneInfo(service.settings.tz)
+
+    @bp.get("/stops")
+    @bp.output(StopsOut)
+    @bp.doc(summary="What is stopped", responses=problems(401, 403, 429, 503))
+    def stops() -> Response:
+        found = sorted(service.changes.stops().items())
+        return jsonify(
+            stops=[_scope(name) | {"since": iso(at), "by": by} for name, (at, by) in found]
+        )
+
+    @bp.post("/stops")
+    @bp.input(StopIn)
+    @bp.output(StopsOut)
+    @bp.doc(
+        summary="Let nothing leave: of one client, one account, one messenger, or at all",
+        description="Within a second; what is being sent just now ends. Deliveries wait, and use up no attempt.",
+        responses=problems(400, 401, 403, 413, 415, 429, 503),
+    )
+    def stop(json_data: StopIn) -> Response:
+        service.changes.stop(_name(json_data, service), client().name, service.store.now())
+        return stops()
+
+    @bp.delete("/stops")
+    @bp.input(StopIn, location="query")
+    @bp.output(StopsOut)
+    @bp.doc(summary="Go on", responses=problems(400, 401, 403, 404, 429, 503))
+    def go_on(query_data: StopIn) -> Response:
+        if not service.changes.go_on(_name(query_data, service)):
+            raise NotFound("that is not stopped; GET /api/v1/stops shows what is")
+        return stops()
+
+    @bp.get("/ledger")
+    @bp.input(SpanIn, location="query")
+    @bp.output(LedgerOut)
+    @bp.doc(
+        summary="The balance",
+        description="GET /api/v1/deliveries with the same `from` and `to` exports what stands behind it, as long as it is kept.",
+        responses=problems(400, 401, 403, 429, 503),
+    )
+    def ledger(query_data: SpanIn) -> Response:
+        start, end = (
+            asking.at(field, text, zone)
+            for field, text in (("from", query_data.from_), ("to", query_data.to))
+        )
+        found = service.ledger.balance(start, end)
+        names = LedgerOut.model_fields.keys() - {"start", "end"}
+        return jsonify(
+            start=iso(found.start and found.start.astimezone(UTC)),
+            end=iso(found.end and found.end.astimezone(UTC)),
+            **{name: getattr(found, name) for name in names},
+        )
+
+    return bp
+
+
+def _name(data: StopIn, service: Service) -> str:
+    """What the store calls it. Raises InvalidRequest."""
+    if data.client is not None:
+        if data.service is not None or data.account is not None:
+            raise InvalidRequest("client", "stop a client or a messenger, one at a time")
+        return f"client {data.client}"
+    if data.account is not None:
+        if (data.service, data.account) not in service.accounts:
+            raise InvalidRequest("account", "is none that is set up here; name its service, too")
+        return f"account {account_key(data.service or '', data.account)}"
+    if data.service is not None:
+        if data.service not in {name for name, _ in service.accounts}:
+            raise InvalidRequest("service", "is none that is set up here")
+        return f"service {data.service}"
+    return "all"
+
+
+def _scope(name: str) -> dict[str, str | None]:
+    kind, _, rest = name.partition(" ")
+    scope: dict[str, str | None] = {"service": None, "account": None, "client": None}
+    if kind == "client":
+        scope["client"] = rest
+    elif kind == "service":
+        scope["service"] = rest
+    elif kind == "account":
+        service, _, account = rest.partition("/")
+        scope |= {"service": service, "account": account or "default"}
+    return scope

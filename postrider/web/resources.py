@@ -1,0 +1,303 @@
+"""What clients of /api/v1 write and read of messages and deliveries, as pydantic models: the source of its description."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal, NotRequired
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictBool, StrictStr
+from typing_extensions import TypedDict
+
+from postrider import timing
+from postrider.changes import Changed
+from postrider.finding import Found, Summary
+from postrider.model import QUEUED, Attempt, Message, MessageState, Recipient, State
+from postrider.web.schemas import SendMessageIn
+
+SHOWN = 1_000
+"""Deliveries that the answer to a POST lists."""
+PAGE, LONGEST_PAGE = 100, 1_000
+YEAR_S = 366 * 86_400
+FAR_S = 1000 * YEAR_S
+Word = Annotated[StrictStr, Field(min_length=1, max_length=64, pattern=r"^[\w.:@/+-]+$")]
+Moment = Annotated[
+    StrictStr,
+    Field(
+        description="YYYY-MM-DD HH:MM:SS in `timezone` or the service's zone, or ISO 8601 with an offset",
+        examples=["2030-10-05 13:48:00"],
+    ),
+]
+StateName = Literal[
+    "scheduled", "queued", "sending", "retrying", "paused", "unknown", "sent", "delivered", "read", "failed",
+    "cancelled", "expired", "suppressed",
+]  # fmt: skip
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class To(TypedDict):
+    """An address on one messenger."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+    uuid: Annotated[
+        StrictStr,
+        Field(
+            description="telegram: integer or @name; whatsapp: number or BSUID; viber: id",
+            examples=["42"],
+        ),
+    ]
+    service: Annotated[StrictStr, Field(description="The messenger", examples=["telegram"])]
+    account: NotRequired[
+        Annotated[StrictStr, Field(description="The sender there, instead of the message's")]
+    ]
+
+
+class NewMessageIn(SendMessageIn):
+    """One message: what, when, to whom, and on what terms."""
+
+    recipients: Annotated[list[To], FailFast(), Field(min_length=1)]  # type: ignore[assignment]
+    send_in_s: Annotated[
+        float | None,
+        Field(gt=0, le=FAR_S, strict=True, description="Instead of `send_at`: seconds from now"),
+    ] = None
+    account: Annotated[StrictStr, Field(description="Which of a messenger's accounts sends")] = (
+        "default"
+    )
+    priority: Literal["high", "normal", "low"] = "normal"
+    reference: Annotated[
+        Word | None, Field(description="Your own name for it; may be shared", examples=["order-17"])
+    ] = None
+    tags: Annotated[tuple[Word, ...], Field(max_length=10, examples=[["autumn"]])] = ()
+    expires_at: Annotated[
+        Moment | None, Field(description="What has not gone by then never goes")
+    ] = None
+    late_s: Annotated[
+        float | None,
+        Field(
+            ge=0,
+            le=YEAR_S,
+            strict=True,
+            description="Drop what is later than that, after an outage; left out: send it however late",
+        ),
+    ] = None
+    on_unknown: Annotated[
+        Literal["resend", "hold"] | None,
+        Field(
+            description="What to do when a messenger gives no answer; left out: as the settings say"
+        ),
+    ] = None
+    dedupe_within_s: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            le=YEAR_S,
+            strict=True,
+            description="Refuse the message when a recipient got the same text less than that ago",
+        ),
+    ] = None
+
+
+class ChangeIn(_Strict):
+    """What to change of all that has not gone."""
+
+    body: Annotated[StrictStr | None, Field(description="Another text")] = None
+    send_at: Moment | None = None
+    send_in_s: Annotated[
+        float | None,
+        Field(gt=0, le=FAR_S, strict=True, description="Instead of `send_at`: seconds from now"),
+    ] = None
+    timezone: Annotated[StrictStr | None, Field(description="IANA zone of `send_at`")] = None
+    paused: Annotated[StrictBool | None, Field(description="true: wait; false: go on")] = None
+
+
+class AttemptOut(BaseModel):
+    """One try."""
+
+    started_at: datetime
+    ended_at: datetime
+    outcome: Literal["sent", "retry", "rejected", "unclear"]
+    reason: str
+    provider_id: str
+
+
+class DeliveryOut(BaseModel):
+    """One message to one recipient."""
+
+    id: str
+    message: str
+    uuid: str
+    service: str
+    account: str
+    state: StateName
+    due_at: Annotated[datetime | None, Field(description="While it waits")]
+    ended_at: datetime | None
+    attempts: Annotated[int, Field(description="That count against RETRY_COUNT")]
+    reason: Annotated[str, Field(description="Of the last try, in the messenger's words")]
+    provider_id: str
+    reference: str | None
+
+
+class DeliveryWithAttemptsOut(DeliveryOut):
+    """One message to one recipient, and what was tried."""
+
+    tries: list[AttemptOut]
+
+
+class MessageOut(BaseModel):
+    """A message, and how many of its deliveries stand where."""
+
+    id: str
+    body: str
+    state: MessageState
+    reference: str | None
+    tags: list[str]
+    accepted_at: datetime
+    due_at: Annotated[datetime, Field(description="UTC")]
+    due_local: Annotated[str, Field(description="The same in the service's zone")]
+    expires_at: datetime | None
+    total: int
+    counts: Annotated[dict[str, int], Field(description="State -> deliveries; no zeros")]
+
+
+class AcceptedOut(MessageOut):
+    """The accepted message with its first 1,000 deliveries."""
+
+    deliveries: list[dict[str, str]]
+
+
+class PageIn(_Strict):
+    """Which part of a list."""
+
+    limit: Annotated[int, Field(ge=1, le=LONGEST_PAGE)] = PAGE
+    cursor: Annotated[str | None, Field(description="`next` of the page before")] = None
+
+
+class _Span(PageIn):
+    service: str | None = None
+    reference: str | None = None
+    tag: str | None = None
+    from_: Annotated[
+        str | None, Field(alias="from", description="Accepted from then on: ISO 8601, or local")
+    ] = None
+    to: Annotated[str | None, Field(description="Accepted before then")] = None
+
+
+class Which(_Strict):
+    """All messages with one of these."""
+
+    tag: str | None = None
+    reference: str | None = None
+
+
+class MessagesIn(_Span):
+    """Which messages."""
+
+    state: MessageState | None = None
+    uuid: str | None = None
+
+
+class DeliveriesIn(_Span):
+    """Which deliveries."""
+
+    state: StateName | None = None
+    uuid: str | None = None
+    account: str | None = None
+    message: str | None = None
+
+
+class MessagesOut(BaseModel):
+    """A page of messages, newest first. It may hold fewer than asked for and still have a next one."""
+
+    messages: list[MessageOut]
+    next: str | None
+
+
+class DeliveriesOut(BaseModel):
+    """A page of deliveries. It may hold fewer than asked for and still have a next one."""
+
+    deliveries: list[DeliveryOut]
+    next: str | None
+
+
+class ChangedOut(BaseModel):
+    """How many deliveries were changed, and for how many it was too late, by the state they were in."""
+
+    changed: int
+    unchanged: dict[str, int]
+
+
+# -- rendering
+
+
+def message(summary: Summary, zone: ZoneInfo) -> dict[str, Any]:
+    """A `MessageOut`."""
+    m = summary.message
+    return {
+        "id": m.id,
+        "body": m.body,
+        "state": summary.state,
+        "reference": m.reference or None,
+        "tags": list(m.tags),
+        "accepted_at": iso(m.accepted_at),
+        "due_at": iso(m.due_at),
+        "due_local": timing.in_zone(m.due_at, zone),
+        "expires_at": iso(m.terms.expires_at),
+        "total": m.total,
+        "counts": {state.value: n for state, n in sorted(summary.counts.items())},
+    }
+
+
+def accepted(m: Message, recipients: tuple[Recipient, ...], zone: ZoneInfo) -> dict[str, Any]:
+    """An `AcceptedOut`: what the first call answered, however often it is asked again."""
+    state = State.SCHEDULED.value if m.timed else QUEUED
+    shown = message(Summary(m, {State.SCHEDULED: m.total}), zone)
+    shown["deliveries"] = [
+        {"id": f"{m.id}-{n}", "uuid": to.uuid, "service": to.service, "state": state}
+        for n, to in enumerate(recipients[:SHOWN])
+    ]
+    return shown
+
+
+def delivery(found: Found, now: datetime) -> dict[str, Any]:
+    """A `DeliveryOut`."""
+    d, last = found.delivery, found.last
+    waits = d.state in {State.SCHEDULED, State.RETRYING, State.PAUSED, State.UNKNOWN}
+    return {
+        "id": d.id,
+        "message": found.message.id,
+        "uuid": d.recipient.uuid,
+        "service": d.recipient.service,
+        "account": d.recipient.account,
+        "state": found.state(now),
+        "due_at": iso(found.at) if waits else None,
+        "ended_at": None if waits else iso(found.at),
+        "attempts": d.attempts,
+        "reason": last.reason if last else "",
+        "provider_id": last.provider_id if last else "",
+        "reference": found.message.reference or None,
+    }
+
+
+def attempt(a: Attempt) -> dict[str, str]:
+    """An `AttemptOut`."""
+    return {
+        "started_at": a.started_at.isoformat(),
+        "ended_at": a.ended_at.isoformat(),
+        "outcome": a.outcome,
+        "reason": a.reason,
+        "provider_id": a.provider_id,
+    }
+
+
+def changed(done: Changed) -> dict[str, Any]:
+    """A `ChangedOut`."""
+    return {
+        "changed": done.total,
+        "unchanged": {state.value: n for state, n in sorted(done.unchanged.items())},
+    }
+
+
+def iso(at: datetime | None) -> str | None:
+    """A moment as the API shows it: UTC, ISO 8601."""
+    return None if at is None else at.isoformat().replace("+00:00", "Z")
