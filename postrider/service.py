@@ -56,8 +56,10 @@ from postrider.model import (
     Verdict,
     new_message_id,
 )
+from postrider.planning import Planner
 from postrider.records import account_key
 from postrider.repeats import Once, Repeats
+from postrider.schedules import Schedules
 from postrider.settings import Settings
 from postrider.store import COMMIT_WITHIN_S, ENDED_ILL, ENDED_WELL, Claimed, Page, Store, accepted
 from postrider.transport import Transport
@@ -109,6 +111,7 @@ class Service:
     ledger: Ledger = field(init=False)
     counts: Counts = field(init=False)
     alerts: Alerts = field(init=False)
+    schedules: Planner = field(init=False)
 
     def __post_init__(self) -> None:
         for name, part in (
@@ -121,6 +124,13 @@ class Service:
         ):
             object.__setattr__(self, name, part(self.store.redis))
         object.__setattr__(self, "alerts", Alerts(self.store.redis, self.settings))
+        planner = Planner(
+            Schedules(self.store.redis, self.store.room),
+            self,
+            self.store.now,
+            self.settings.delete_finished_timeout,
+        )
+        object.__setattr__(self, "schedules", planner)
         paces = self.accounts.paces if isinstance(self.accounts, Accounts) else {}
         limits = {
             key: limits_of(adapter, self.settings, paces.get(key))
@@ -138,21 +148,13 @@ class Service:
         Gives it back with the recipients it has, exact duplicates dropped. With `once` a repeated call gives what the first
         one gave. Raises InvalidRequest, IdempotencyConflict, Unavailable.
         """
-        recipients = tuple(dict.fromkeys(new.recipients))
-        if not recipients:
-            raise InvalidRequest("recipients", "names nobody; give at least one recipient")
-        if len(new.recipients) > self.settings.max_recipients:
-            raise InvalidRequest(
-                "recipients",
-                f"has {len(new.recipients)} entries; at most {self.settings.max_recipients} (MAX_RECIPIENTS) are taken",
-            )
-        self._check_recipients(new)
-        self._check_body(new)
+        new = self.check(new)
+        recipients = new.recipients
         now = self.store.now()
-        new = _timed(replace(new, recipients=recipients), now)
+        new = _timed(new, now)
         message_id = new_message_id(now)
         if once is None:
-            self._check_times(new, now)
+            self.check_times(new, now)
             return self._accept(message_id, new, now), recipients
         kept_s = self.settings.idempotency_ttl
         runs_s = 2 * COMMIT_WITHIN_S
@@ -160,7 +162,7 @@ class Service:
         if before is not None:
             return accepted(before[0], _timed(new, before[1]), before[1]), recipients
         try:
-            self._check_times(new, now)
+            self.check_times(new, now)
             message = self._accept(message_id, new, now)
         except PostriderError as error:
             if not (isinstance(error, Unavailable) and error.accepted_unknown):
@@ -173,14 +175,46 @@ class Service:
             self.repeats.end(new.owner, once, accepted=True)
         return message, recipients
 
+    def accept_occurrence(self, new: NewMessage, message_id: str, schedule: str) -> None:
+        """Takes the message that `schedule` plans under this id, also one whose time is past.
+
+        Raises IllegalTransition when it has it already, or no longer plans it; InvalidRequest, Unavailable.
+        """
+        new, now = self.check(new), self.store.now()
+        self.store.accept(message_id, new, now, self._receivers(new), schedule=schedule)
+        self._count(new)
+
+    def stop(self, message_id: str) -> int:
+        """Stops what has not gone of a message; how many deliveries had, or may have. Doing it twice is no harm."""
+        met = self.changes.message("cancel", message_id).unchanged
+        stays = (State.CANCELLED, State.EXPIRED, State.SUPPRESSED)
+        return sum(n for state, n in met.items() if state not in stays)
+
+    def check(self, new: NewMessage) -> NewMessage:
+        """`new` with exact duplicates among its recipients dropped, if it can be sent. Raises InvalidRequest."""
+        recipients = tuple(dict.fromkeys(new.recipients))
+        if not recipients:
+            raise InvalidRequest("recipients", "names nobody; give at least one recipient")
+        if len(new.recipients) > self.settings.max_recipients:
+            raise InvalidRequest(
+                "recipients",
+                f"has {len(new.recipients)} entries; at most {self.settings.max_recipients} (MAX_RECIPIENTS) are taken",
+            )
+        self._check_recipients(new)
+        self._check_body(new)
+        return replace(new, recipients=recipients)
+
     def _accept(self, message_id: str, new: NewMessage, now: datetime) -> Message:
         if new.dedupe_within_s:
             self._refuse_repeats(message_id, new, new.dedupe_within_s)
         message = self.store.accept(message_id, new, now, self._receivers(new))
+        self._count(new)
+        return message
+
+    def _count(self, new: NewMessage) -> None:
         self.counts.add(counts.MESSAGES)
         for service, number in Counter(to.service for to in new.recipients).items():
             self.counts.add(counts.DELIVERIES, service, by=number)
-        return message
 
     def _refuse_repeats(self, message_id: str, new: NewMessage, within_s: float) -> None:
         said = [
@@ -249,7 +283,8 @@ class Service:
         if new.template and not templated:
             raise InvalidRequest("template", "is for whatsapp, and no recipient is there")
 
-    def _check_times(self, new: NewMessage, now: datetime) -> None:
+    def check_times(self, new: NewMessage, now: datetime) -> None:
+        """Whether its times can be kept. Raises InvalidRequest."""
         self._check_time(new.send_at, now)
         last = new.send_at or now
         own = [(n, to.send_at) for n, to in enumerate(new.recipients) if to.send_at]
@@ -568,6 +603,7 @@ class Service:
         self.changes.sweep(now)
         if rescued := self.store.rescue(RESCUE_AFTER_S):
             log.warning("armed %d deliveries anew that stood in no list", rescued)
+        self.schedules.sweep()
 
 
 def _timed(new: NewMessage, now: datetime) -> NewMessage:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import redis
 
 from postrider import link, records
-from postrider.errors import Unavailable
+from postrider.errors import IllegalTransition, Unavailable
 from postrider.fsync import Fsync, Written
 from postrider.model import (
     BUCKET,
@@ -55,7 +55,7 @@ FINISHED = _lists(*ENDED_WELL)
 FAILED = _lists(*ENDED_ILL)  # what was cancelled did not fail
 
 Listed = tuple[Delivery, Message]
-_WRITE, _COMMIT, _ARM = 1, 2, 4  # the phases of accept.lua
+_WRITE, _COMMIT, _ARM, _OCCURRENCE = 1, 2, 4, 8  # the phases of accept.lua
 
 
 @contextmanager
@@ -169,10 +169,17 @@ class Store:
 
     @unavailable_when_redis_is
     def accept(
-        self, message_id: str, new: NewMessage, now: datetime, receivers: int | None = None
+        self,
+        message_id: str,
+        new: NewMessage,
+        now: datetime,
+        receivers: int | None = None,
+        *,
+        schedule: str | None = None,
     ) -> Message:
         """Stores `new` with all its deliveries, or nothing. `receivers`: how many of them one call can reach.
 
+        `schedule` makes it, and plans it under this id: IllegalTransition when it has it already, or no longer does.
         Raises Unavailable; with `accepted_unknown` when Redis went away at the commit.
         """
         message = accepted(message_id, new, now)
@@ -191,7 +198,12 @@ class Store:
         def step(phases: int, first: int, count: int, *more: str | float) -> None:
             command = self._commit if phases & _COMMIT else self.redis.execute_command
             words = (phases, message_id, deadline, due, first, count, *more)
-            if self.scripts.run_by(command, "accept", *words) != b"ok":
+            if schedule:
+                words = (phases | _OCCURRENCE, *words[1:], schedule)
+            answer = self.scripts.run_by(command, "accept", *words)
+            if answer == b"over":
+                raise IllegalTransition("its schedule has this message, or no longer plans it")
+            if answer != b"ok":
                 raise Unavailable("Redis was too slow to take it; nothing was accepted")
 
         fields = records.message_fields(message)
@@ -201,6 +213,8 @@ class Store:
             fields += ["dues", "1"]
         if receivers is not None:
             fields += ["receivers", str(receivers)]
+        if schedule:
+            fields += ["schedule", schedule]
         texts = sum(len(text.encode()) for text in (*fields, *written))
         self.room.demand(size_of(texts, message.total))
         if message.total <= CHUNK:

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postrider.timing import MAX_WAIT_S, backoff_s, in_zone, parse_moment
+from postrider.timing import (
+    MAX_WAIT_S,
+    backoff_s,
+    in_zone,
+    moment_of,
+    parse_moment,
+    utc_and_local,
+    zone_named,
+)
 
 BERLIN = ZoneInfo("Europe/Berlin")
 
@@ -103,3 +111,48 @@ def test_backoff_doubles_up_to_an_hour() -> None:
 @given(tries=st.integers(1, 10**9), interval=st.floats(0.001, 10**6))
 def test_backoff_never_waits_longer_than_the_cap(tries: int, interval: float) -> None:
     assert 0 <= backoff_s(tries, interval) <= MAX_WAIT_S
+
+
+NOW = datetime(2026, 11, 21, 10, tzinfo=UTC)
+
+
+def test_a_moment_is_a_time_in_the_zone_or_so_many_seconds_from_now() -> None:
+    assert moment_of(NOW, None, None, BERLIN) is None
+    assert moment_of(NOW, None, 90.5, BERLIN) == NOW + timedelta(seconds=90.5)
+    tokyo = ZoneInfo("Asia/Tokyo")
+    at = [moment_of(NOW, "2030-07-05 09:00:00", None, zone) for zone in (BERLIN, tokyo)]
+    assert at == [datetime(2030, 7, 5, hour, tzinfo=UTC) for hour in (7, 0)]
+
+
+@pytest.mark.parametrize(
+    ("send_at", "send_in_s"),
+    [
+        ("2030-07-05 09:00:00", 5),
+        (None, -1),
+        (None, float("inf")),
+        (None, float("nan")),
+        (None, 1e300),
+        (None, 1e12),
+        ("2027-03-28 02:30:00", None),
+    ],
+)
+def test_what_names_no_moment_or_two_is_refused(
+    send_at: str | None, send_in_s: float | None
+) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - its words differ
+        moment_of(NOW, send_at, send_in_s, BERLIN)
+
+
+@pytest.mark.parametrize(
+    "name", ["Mars/Olympus", "", "../../etc/passwd", "Europe", "x" * 9_999, "a\0b"]
+)
+def test_what_is_no_zone_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="no IANA zone"):
+        zone_named(name)
+
+
+def test_a_moment_is_shown_in_utc_and_as_the_clocks_there_show_it() -> None:
+    assert utc_and_local(datetime(2030, 7, 5, 11, 48, tzinfo=UTC), BERLIN) == {
+        "utc": "2030-07-05T11:48:00Z",
+        "local": "2030-07-05T13:48:00+02:00",
+    }

@@ -2,7 +2,7 @@
 --
 -- Ours
 --   pr:m:<message>             hash    body, accepted (s), due (s), timed, total, left, template, committed, armed,
---                                      receivers (how many of them one call can reach), owner, reference, tags, services,
+--                                      receivers (how many of them one call can reach), owner, reference, tags, services, schedule,
 --                                      more (JSON: what only the sender of a delivery has to know), change (one that goes
 --                                      on), changed, n:<state letter> (how many are there, see `moves`)
 --   pr:d:<message>:<bucket>    hash    index -> record of that delivery; BUCKET of them, so that it stays a listpack
@@ -34,6 +34,10 @@
 --   pr:alone                   zset    job -> since when it waits to be sent alone (s)
 --   pr:served                  string  when a worker of ours last claimed (s)
 --   pr:claimed:<worker>        string  its last claim: nonce and jobs, for one whose answer was lost
+--   pr:s:<schedule>            hash    version `v`, owner, body, repeat, missed, state, made, next (s), local, message, ready,
+--                                      drop, again, trouble, created (s), changed (s): see schedules.py
+--   pr:schedules, pr:schedules:of:<owner>   zset, all at 0: schedules in order of their ids
+--   pr:schedules:due           zset    schedule -> when to look at it (s)
 --   pr:turn, pr:swept, pr:patience   strings of claim and overdue
 --   pr:rescue                  hash    state letter -> how far the rescue has come
 --   pr:metrics                 hash    name, labels and bucket as JSON -> number: what all processes have counted

@@ -1,19 +1,27 @@
 -- Accepts (a part of) a message. A small one takes one call; a large one WRITEs its parts, then COMMITs, then ARMs them.
--- ARGV  1 phases: 1 write, 2 commit, 4 arm   2 message   3 commit no later than (s)   4 due (s)   5 first index   6 count
+-- ARGV  1 phases: 1 write, 2 commit, 4 arm; 8: an occurrence of the schedule that the last argument names   2 message
+--       3 commit no later than (s)   4 due (s)   5 first index   6 count
 --       7 number of message fields, then those (name, value, ...), then, to write, `count` records; in a message with the
 --       field `dues` each behind its own due time and a space
--- Gives `ok`, or `late`: the deadline is over (nothing is committed then), or the sweep has taken the message away.
+-- Gives `ok`, or `late`: the deadline is over (nothing is committed then), or the sweep has taken the message away; or
+-- `over`, and changes nothing: the schedule has accepted this occurrence already, or no longer plans it.
 local phases, mid, deadline, due = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local first, count, fields = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local message = 'pr:m:' .. mid
 local writes, commits, arms = phases % 2 >= 1, phases % 4 >= 2, phases % 8 >= 4
 
+local schedule = phases >= 8 and (writes or commits) and ARGV[#ARGV]
+
 if (writes or commits) and NOW > deadline then return 'late' end
+if schedule then
+  local planned, ready = unpack(call('HMGET', 'pr:s:' .. schedule, 'message', 'ready'))
+  if planned ~= mid or ready == '1' then return 'over' end
+end
 
 if writes then
   if fields > 0 then
     call('HSET', message, unpack(ARGV, 8, 7 + fields))
-    if not commits then call('ZADD', 'pr:accepting', seconds(deadline), mid) end
+    if not commits then call('ZADD', 'pr:accepting', 'GT', seconds(deadline), mid) end
   elseif call('EXISTS', message) == 0 then
     return 'late'
   end
@@ -37,6 +45,13 @@ if commits then
   local total, expires = unpack(call('HMGET', message, 'total', 'expires'))
   if not total then return 'late' end
   call('HSET', message, 'committed', 1)
+  if schedule then
+    local key = 'pr:s:' .. schedule
+    call('HSET', key, 'ready', 1)
+    call('HINCRBY', key, 'made', 1)
+    call('HINCRBY', key, 'v', 1)
+    call('ZADD', 'pr:schedules:due', call('HGET', key, 'next'), schedule)
+  end
   for _, list in ipairs(lists_of(message)) do call('ZADD', list, 0, mid) end
   if expires then call('ZADD', 'pr:expiring', expires, mid) end
   call('HINCRBY', 'pr:ledger', hour_of(mid) .. ':a', total)

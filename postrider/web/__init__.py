@@ -23,6 +23,7 @@ from postrider.web import (
     metrics,
     operations,
     problems,
+    schedules,
     simple,
     traffic,
 )
@@ -82,6 +83,7 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     app.register_blueprint(messages.blueprint(service, gate))
     app.register_blueprint(deliveries.blueprint(service, gate))
     app.register_blueprint(operations.blueprint(service, gate))
+    app.register_blueprint(schedules.blueprint(service, gate))
     app.register_blueprint(health.blueprint(service))
     app.register_blueprint(hooks.blueprint(service))
     app.register_blueprint(dashboard.blueprint(service, gate))
