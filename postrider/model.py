@@ -94,6 +94,20 @@ def new_message_id(now: datetime) -> str:
 
 
 Role = Literal["viewer", "sender", "admin"]
+ROLES: tuple[Role, ...] = ("viewer", "sender", "admin")
+"""Each may do what those before it may, and more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What a client may use; None: as much as there is."""
+
+    rate: float | None = None
+    """Requests per second."""
+    waiting: int | None = None
+    """Deliveries that have not ended."""
+    recipients: int | None = None
+    """Recipients in one message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +117,11 @@ class Client:
     id: str
     name: str
     role: Role
+    quota: Quota = Quota()
+
+    def may(self, role: Role) -> bool:
+        """Whether this client may do what `role` may."""
+        return ROLES.index(self.role) >= ROLES.index(role)
 
     def sees(self, owner: str) -> bool:
         """Whether what `owner` sent is there for this client at all."""
@@ -127,6 +146,8 @@ class NewMessage:
     send_at: datetime | None = None
     template: Template | None = field(default=None, repr=False)
     priority: Priority = "normal"
+    owner: str = ""
+    """Id of the client that sends it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +161,7 @@ class Message:
     timed: bool
     total: int
     template: Template | None = field(default=None, repr=False)
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

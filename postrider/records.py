@@ -49,13 +49,15 @@ def message_fields(m: Message) -> list[str]:
     if m.template:
         t = m.template
         fields["template"] = json.dumps([t.name, t.language, list(t.components)])
+    if m.owner:
+        fields["owner"] = m.owner
     return [part for field in fields.items() for part in field]
 
 
 def messages(flat: Sequence[Any]) -> dict[str, Message]:
     """What a script gives of messages (id, fields, id, fields ...), by id."""
     found = {}
-    for mid, (body, accepted, due, timed, total, template) in zip(
+    for mid, (body, accepted, due, timed, total, template, owner) in zip(
         flat[::2], flat[1::2], strict=True
     ):
         name, language, components = json.loads(template) if template else ("", "", [])
@@ -67,6 +69,7 @@ def messages(flat: Sequence[Any]) -> dict[str, Message]:
             timed=timed == b"1",
             total=int(total),
             template=Template(name, language, tuple(components)) if template else None,
+            owner=(owner or b"").decode(),
         )
     return found
 

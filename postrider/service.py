@@ -32,6 +32,7 @@ from postrider.inbox import Inbox
 from postrider.limits import Limits, limits_of
 from postrider.model import (
     Claim,
+    Client,
     Message,
     NewMessage,
     Recipient,
@@ -175,13 +176,13 @@ class Service:
 
     # -- seeing and forgetting
 
-    def scheduled(self, limit: int, cursor: str | None) -> Page:
-        """What waits, soonest first."""
-        return self.store.scheduled(limit, cursor)
+    def scheduled(self, limit: int, cursor: str | None, client: Client | None = None) -> Page:
+        """What waits, soonest first: of what `client` sees."""
+        return self.store.scheduled(limit, cursor, _owner_seen(client))
 
-    def finished(self, limit: int, cursor: str | None) -> Page:
-        """What ended, newest first."""
-        return self.store.finished(limit, cursor)
+    def finished(self, limit: int, cursor: str | None, client: Client | None = None) -> Page:
+        """What ended, newest first: of what `client` sees."""
+        return self.store.finished(limit, cursor, _owner_seen(client))
 
     def purge(self) -> int:
         """Forgets what is finished and failed; never what waits or is unknown."""
@@ -370,6 +371,11 @@ class Service:
         self.store.release(NOBODY_SERVES_S)
         if rescued := self.store.rescue(RESCUE_AFTER_S):
             log.warning("armed %d deliveries anew that stood in no list", rescued)
+
+
+def _owner_seen(client: Client | None) -> str | None:
+    """Whose messages a list is to hold; None: everybody's."""
+    return None if client is None or client.role == "admin" else client.id
 
 
 def _outbound(claim: Claim) -> Outbound:

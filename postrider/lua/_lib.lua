@@ -2,7 +2,8 @@
 --
 -- Ours
 --   pr:m:<message>             hash    body, accepted (s), due (s), timed, total, left, template, committed, armed,
---                                      receivers (how many of them one call can reach)
+--                                      receivers (how many of them one call can reach), owner (a client's id; none:
+--                                      the user of the settings), counted (see pr:waits)
 --   pr:d:<message>:<bucket>    hash    index -> record of that delivery; BUCKET of them, so that it stays a listpack
 --   pr:a:<message>:<bucket>    hash    index -> its attempts, a line of JSON each
 --   pr:waiting                 zset    delivery -> when it is due (s): scheduled, retrying, paused, unknown
@@ -24,13 +25,28 @@
 --   pr:claimed:<worker>        string  its last claim: nonce and jobs, for one whose answer was lost
 --   pr:turn, pr:swept, pr:patience, pr:rescued   strings of claim, overdue and rescue
 --   pr:wake                    channel a due time (s), told to sleeping workers
+--   pr:client:<client>         hash    kind (`key`, `user`), name, role, secret (hashed), by, created, disabled (s), rate,
+--                                      waiting, recipients
+--   pr:clients:<kind>          zset    client -> when it was made (s)
+--   pr:clients:names:<kind>    hash    name -> client
+--   pr:clients:digests         hash    SHA-256 of a key -> client
+--   pr:clients:used            hash    client -> when it was last there (s, to the minute)
+--   pr:clients:turn            string  how often any of them was changed
+--   pr:waits:<client>          string  how many deliveries of its counted messages have not ended: of those that were
+--                                      accepted while the client had a limit
+--   pr:rate:<client>           string  when its bucket is full again (s)
+--   pr:tries:at <network>, pr:tries:as <account>   zset  try -> when (s): of the last minute, but for those that were right
+--   pr:tries:knows <account> <network>   string  there while the account has come in from there lately
+--   pr:tries:told <network>    string  there once it was told in this minute that it has tried too often
+--   pr:audit:<kind>            stream  who did what; see audit.py
 -- RQ's and rq-scheduler's own: names and formats as rq 2.11 and rq-scheduler 0.14 have them
 --   rq:job:<job>, rq:queue:<queue>, rq:wip:<queue>, rq:finished:<queue>, rq:failed:<queue>, rq:worker:<name>,
 --   rq:results:<job>
 --
 -- A record is one line: state letter, queue letter and marks; alarm and attempts, both left out while they are 0; account
--- (its service; `/` and its name unless that is `default`); uuid. Marks: `+` its turn with its recipient has come; `!n` its
--- worker died, so that it is sent alone, and n such lone attempts have ended so, too.
+-- (its service; `/` and its name unless that is `default`); uuid. Marks: `+` its turn with its recipient has come; `*` it
+-- counts among what its owner has waiting; `!n` its worker died, so that it is sent alone, and n such lone attempts have
+-- ended so, too.
 -- A job's id is its delivery's, and from the second alarm on `-` and the alarm's number: who holds an older one comes
 -- late and changes nothing.
 
@@ -41,6 +57,7 @@ local QUEUES = { h = 'high', d = 'default', l = 'low' }
 local LETTERS = { 'h', 'd', 'l' }
 local WAITS = { s = true, r = true, u = true }
 local RESTS = { t = 'pr:finished', f = 'pr:failed', u = 'pr:held' } -- where one stands that is not armed again
+local ENDED = { t = true, d = true, e = true, f = true, c = true, x = true, z = true }
 local MAX_LOG = 8000 -- bytes of attempts kept for one delivery; the oldest lines go first
 
 local TIME = call('TIME')
@@ -116,7 +133,7 @@ end
 local records = {} -- bucket -> index -> record, or false: read once in a script
 
 local function parse(raw)
-  local state, queue, slot, deaths, rest = string.match(raw or '', '^(%a)([hdl])(%+?)!?(%d*) (.*)$')
+  local state, queue, slot, counted, deaths, rest = string.match(raw or '', '^(%a)([hdl])(%+?)(%*?)!?(%d*) (.*)$')
   if not rest then return false end -- nothing, or nothing of ours
   local alarm, attempts, account, uuid = string.match(rest, '^(%d+) (%d+) (%S+) (.*)$')
   if not alarm then
@@ -124,8 +141,14 @@ local function parse(raw)
     account, uuid = string.match(rest, '^(%a%S*) (.*)$')
     if not uuid then return false end
   end
-  return { state = state, queue = queue, slot = slot == '+', deaths = tonumber(deaths), alarm = tonumber(alarm),
+  return { state = state, queue = queue, slot = slot == '+', counted = counted == '*', deaths = tonumber(deaths), alarm = tonumber(alarm),
     attempts = tonumber(attempts), account = account, uuid = uuid }
+end
+
+local function read(key, raw)
+  local r = parse(raw)
+  if r and r.counted then r.mid = string.match(key, '^pr:d:(%w+):') end
+  return r
 end
 
 -- Reads the records of many jobs at once.
@@ -143,7 +166,7 @@ local function prefetch(job_ids)
     local found = records[key] or {}
     records[key] = found
     for i, raw in ipairs(call('HMGET', key, unpack(indexes))) do
-      if found[indexes[i]] == nil then found[indexes[i]] = parse(raw) end
+      if found[indexes[i]] == nil then found[indexes[i]] = read(key, raw) end
     end
   end
 end
@@ -155,12 +178,23 @@ local function load(mid, idx)
     found = {}
     records[key] = found
   end
-  if found[idx] == nil then found[idx] = parse(call('HGET', key, idx)) end
+  if found[idx] == nil then found[idx] = read(key, call('HGET', key, idx)) end
   return found[idx] or nil
 end
 
+-- Takes `n` deliveries of a counted message off what its owner has waiting.
+local function uncount(mid, n)
+  local owner = call('HGET', 'pr:m:' .. mid, 'owner')
+  if owner and call('DECRBY', 'pr:waits:' .. owner, n) <= 0 then call('DEL', 'pr:waits:' .. owner) end
+end
+
+-- How `r` is written. One that has ended counts no more: here, because no script can write an end without this.
 local function as_text(r)
-  local marks = r.queue .. (r.slot and '+' or '') .. (r.deaths and '!' .. r.deaths or '')
+  if r.counted and ENDED[r.state] then
+    r.counted = false
+    uncount(r.mid, 1)
+  end
+  local marks = r.queue .. (r.slot and '+' or '') .. (r.counted and '*' or '') .. (r.deaths and '!' .. r.deaths or '')
   local counts = (r.alarm > 0 or r.attempts > 0) and ' ' .. r.alarm .. ' ' .. r.attempts or ''
   return r.state .. marks .. counts .. ' ' .. r.account .. ' ' .. r.uuid
 end
@@ -229,7 +263,7 @@ local function messages(mids)
   local out = {}
   for mid in pairs(mids) do
     out[#out + 1] = mid
-    out[#out + 1] = call('HMGET', 'pr:m:' .. mid, 'body', 'accepted', 'due', 'timed', 'total', 'template')
+    out[#out + 1] = call('HMGET', 'pr:m:' .. mid, 'body', 'accepted', 'due', 'timed', 'total', 'template', 'owner')
   end
   return out
 end

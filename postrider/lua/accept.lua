@@ -1,7 +1,8 @@
 -- Accepts (a part of) a message. A small one takes one call; a large one WRITEs its parts, then COMMITs, then ARMs them.
 -- ARGV  1 phases: 1 write, 2 commit, 4 arm   2 message   3 commit no later than (s)   4 due (s)   5 first index   6 count
 --       7 number of message fields, then those (name, value, ...), then, to write, `count` records
--- Gives `ok`, or `late`: the deadline is over (nothing is committed then), or the sweep has taken the message away.
+-- Gives `ok`, or `late`: the deadline is over (nothing is committed then), or the sweep has taken the message away; or the
+-- limit of its owner that it is over, and what that is: `recipients N`, `waiting N`.
 local phases, mid, deadline, due = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local first, count, fields = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local message = 'pr:m:' .. mid
@@ -9,17 +10,39 @@ local writes, commits, arms = phases % 2 >= 1, phases % 4 >= 2, phases % 8 >= 4
 
 if (writes or commits) and NOW > deadline then return 'late' end
 
+local mark = ''
+
+-- Takes all of the message's deliveries from what its owner may have waiting. Gives the limit that it is over, or nil.
+local function take_from_quota(owner, total)
+  local recipients, waiting = unpack(call('HMGET', 'pr:client:' .. owner, 'recipients', 'waiting'))
+  if recipients and total > tonumber(recipients) then return 'recipients ' .. recipients end
+  if not waiting then return nil end
+  local key = 'pr:waits:' .. owner
+  if tonumber(call('GET', key) or 0) + total > tonumber(waiting) then return 'waiting ' .. waiting end
+  call('INCRBY', key, total)
+  call('HSET', message, 'counted', 1)
+  mark = '*'
+  return nil
+end
+
 if writes then
   if fields > 0 then
+    local of = {}
+    for at = 8, 7 + fields, 2 do of[ARGV[at]] = ARGV[at + 1] end
+    local over = of.owner and take_from_quota(of.owner, tonumber(of.total))
+    if over then return over end
     call('HSET', message, unpack(ARGV, 8, 7 + fields))
     if not commits then call('ZADD', 'pr:accepting', seconds(deadline), mid) end
-  elseif call('EXISTS', message) == 0 then
-    return 'late'
+  else
+    local total, counted = unpack(call('HMGET', message, 'total', 'counted'))
+    if not total then return 'late' end
+    if counted then mark = '*' end
   end
   local stamp = rq_time(NOW, true)
   local at = 7 + fields
   for i = 0, count - 1 do
     local idx, record = first + i, ARGV[at + 1 + i]
+    if mark ~= '' then record = string.gsub(record, ' ', mark .. ' ', 1) end
     call('HSET', bucket('d', mid, idx), idx, record)
     write_job(delivery_id(mid, idx), QUEUES[string.sub(record, 2, 2)], 'scheduled', stamp)
   end
