@@ -198,6 +198,15 @@ class Service:
         """The sandbox's newest messages, or the first that came later than `after` (s); oldest first."""
         return self.inbox.notes(limit, after)
 
+    def sees_notes(self, keys: Sequence[str], client: Client) -> list[bool]:
+        """Which of the sandbox's messages `client` sees. Whose one was is known until its message is purged."""
+        if client.role == "admin":
+            return [True] * len(keys)
+        return [
+            owner is not None and client.sees(owner)
+            for owner in self.store.owners([key.partition("-")[0] for key in keys])
+        ]
+
     # -- hearing from messengers
 
     def receive(self, service: str, account: str, headers: Mapping[str, str], body: bytes) -> None:

@@ -377,6 +377,14 @@ class Store:
         return Page(_listed(shown, texts), total, last)
 
     @unavailable_when_redis_is
+    def owners(self, mids: Sequence[str]) -> list[str | None]:
+        """Whose each of these messages is; None for one that is not there."""
+        pipe: Any = self.redis.pipeline(transaction=False)
+        for mid in mids:
+            pipe.hmget(f"pr:m:{mid}", "total", "owner")
+        return [(owner or b"").decode() if total else None for total, owner in pipe.execute()]
+
+    @unavailable_when_redis_is
     def attempts(self, ids: Sequence[str]) -> dict[str, list[Attempt]]:
         """What was tried for each of these deliveries, in the order in which it was recorded."""
         client: Any = self.redis

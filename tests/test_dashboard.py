@@ -459,7 +459,7 @@ def test_the_description_can_be_tried_out(page: Page) -> None:
     page.get_by_label("Username").fill("postrider")
     page.get_by_label("Password").fill(PASSWORD)
     page.locator(".auth-btn-wrapper .authorize").first.click()
-    page.locator(".btn-done").click()
+    page.locator(".btn-done").first.click()
     block = page.locator(".opblock").filter(has=page.locator('[data-path="/get_scheduled"]'))
     block.locator(".opblock-summary-control").first.click()
     block.get_by_role("button", name="Try it out").click()
