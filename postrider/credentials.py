@@ -17,8 +17,6 @@ ID_LENGTH = 12
 LOG2_N, R, P = 14, 8, 5
 """scrypt with 16 MiB. https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html#scrypt"""
 _MOST_MEMORY = 64 * 1024 * 1024
-_NOBODYS = f"scrypt${LOG2_N}${R}${P}$AAAAAAAAAAAAAAAAAAAAAA==$"
-"""What a password is tried on where there is none: the same work, and it never fits."""
 
 
 def new_id() -> str:
@@ -50,7 +48,7 @@ def password_hash(password: str) -> str:
 
 def password_fits(password: str, stored: str | None) -> bool:
     """Whether `stored` was made of `password`. As slow when there is nothing stored."""
-    _, log2_n, r, p, salt, wanted = (stored or _NOBODYS).split("$")
+    _, log2_n, r, p, salt, wanted = (stored or _nobodys()).split("$")
     made = _scrypt(password, base64.b64decode(salt), int(log2_n), int(r), int(p))
     return hmac.compare_digest(made, base64.b64decode(wanted)) and stored is not None
 
@@ -58,6 +56,11 @@ def password_fits(password: str, stored: str | None) -> bool:
 def key_fits(key: str, stored: str) -> bool:
     """Whether `stored` was made of `key`."""
     return hmac.compare_digest(key_digest(key), stored)
+
+
+def _nobodys() -> str:
+    """What a password is tried on where there is none: the same work, and it never fits."""
+    return f"scrypt${LOG2_N}${R}${P}${_text(bytes(16))}$"
 
 
 def same(given: str, wanted: str) -> bool:

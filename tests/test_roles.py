@@ -163,7 +163,8 @@ def test_a_key_lists_what_it_sent_and_nothing_else(
     for n in range(3):
         post(api, a, f"a{n}", send_at=SOON)
         post(api, b, f"b{n}", send_at=SOON)
-    post(api, {"Authorization": requests.auth._basic_auth_str(*OWNER)}, "theirs", send_at=SOON)
+    theirs = {"body": "theirs", "recipients": [ANA], "send_at": SOON}
+    assert api.post("/send_message", json=theirs, auth=OWNER).status_code == 200
     found = api.get("/get_scheduled", headers=a).json()
     assert (bodies(found["scheduled"]), found["total"], found["next"]) == (
         ["a0", "a1", "a2"],
