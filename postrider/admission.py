@@ -207,9 +207,11 @@ class Admission:
             return self._owner
         # Whatever is wrong, name or password, the same work follows.
         generation = self._clients.generation()
-        listed = self._clients.named("user", user)
-        fits = credentials.password_fits(password, listed.secret if listed else None)
-        if listed is None or not fits or listed.disabled_at:
+        id_, secret = self._clients.password_of(user)
+        if not credentials.password_fits(password, secret):
+            return None
+        listed = self._clients.find(id_)
+        if listed is None or listed.disabled_at or listed.secret != secret:
             return None
         self._logins.passed(one)
         self._remember(name, listed, generation)

@@ -147,10 +147,22 @@ class Clients:
 
     @unavailable_when_redis_is
     def named(self, kind: Kind, name: str) -> Known | None:
-        """The key or user of that name. As much work when there is none: nobody shall learn a user's name by the clock."""
+        """The key or user of that name."""
         client: Any = self.redis
-        id_ = client.hget(f"pr:clients:names:{kind}", name.encode("utf-8", "surrogatepass"))
-        return self._read([id_.decode() if id_ else "nobody"])[0]
+        id_ = client.hget(f"pr:clients:names:{kind}", name)
+        return self._read([id_.decode()])[0] if id_ else None
+
+    @unavailable_when_redis_is
+    def password_of(self, name: str) -> tuple[str, str | None]:
+        """Id of that user, and what is stored of the password; None where there is none.
+
+        No more is read, so that it is the same work whether there is such a user: nobody shall learn that by the clock.
+        """
+        client: Any = self.redis
+        found = client.hget("pr:clients:names:user", name.encode("utf-8", "surrogatepass"))
+        id_ = (found or b"nobodyatall.").decode()
+        secret = client.hget(f"pr:client:{id_}", "secret")
+        return id_, secret.decode() if secret else None
 
     @unavailable_when_redis_is
     def page(

@@ -60,7 +60,7 @@ def key_fits(key: str, stored: str) -> bool:
 
 def _nobodys() -> str:
     """What a password is tried on where there is none: the same work, and it never fits."""
-    return f"scrypt${LOG2_N}${R}${P}${_text(bytes(16))}$"
+    return f"scrypt${LOG2_N}${R}${P}${_text(bytes(16))}${_text(bytes(32))}"
 
 
 def same(given: str, wanted: str) -> bool:

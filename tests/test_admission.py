@@ -403,10 +403,16 @@ def test_every_wrong_password_is_the_same_work(
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("name", ["ana", "postrider"])
 def test_the_time_a_no_takes_does_not_tell_a_user_from_nobody(
-    request: pytest.FixtureRequest, settings: Settings, clients: Clients, name: str
+    request: pytest.FixtureRequest,
+    settings: Settings,
+    clients: Clients,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Welch's test over interleaved tries, with little scrypt for a difference to hide in; 10,000 in the long form."""
+    """Welch's test over interleaved tries, with less scrypt for a difference to hide in; 10,000 in the long form."""
     long = request.config.getoption("--long")
+    if long:
+        monkeypatch.setattr(credentials, "LOG2_N", 10)
     rounds = 5_000 if long else 200
     clients.add_user("ana", "viewer", "tests", Quota(), ANAS)
     nobody = "nob" if name == "ana" else "nobodyyet"
