@@ -4,11 +4,12 @@ from datetime import datetime
 from typing import Annotated, Any
 
 from apiflask import APIBlueprint
-from flask import Response, jsonify
+from flask import Response, jsonify, request
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StrictBool, StrictStr
 
 from postrider import access
 from postrider.clients import Clients, Kind, Known
+from postrider.errors import InvalidRequest
 from postrider.model import Quota, Role
 from postrider.settings import Settings
 from postrider.web.auth import ANY_SCHEME, Gate, audited, client
@@ -42,13 +43,21 @@ class LimitsIn(_Strict):
 
     rate: Annotated[
         float | None,
-        Field(gt=0, le=access.MOST_RATE, allow_inf_nan=False, description="Requests per second"),
+        Field(
+            gt=0,
+            le=access.MOST_RATE,
+            allow_inf_nan=False,
+            strict=True,
+            description="Requests per second",
+        ),
     ] = None
     waiting: Annotated[
-        int | None, Field(ge=0, le=access.MOST, description="Deliveries that have not ended")
+        int | None,
+        Field(ge=0, le=access.MOST, strict=True, description="Deliveries that have not ended"),
     ] = None
     recipients: Annotated[
-        int | None, Field(ge=1, le=access.MOST, description="Recipients in one message")
+        int | None,
+        Field(ge=1, le=access.MOST, strict=True, description="Recipients in one message"),
     ] = None
 
     def quota(self) -> Quota:
@@ -152,6 +161,7 @@ def blueprint(clients: Clients, settings: Settings, gate: Gate) -> APIBlueprint:
 
 def _keys(clients: Clients, gate: Gate) -> APIBlueprint:
     bp = gate.guard(APIBlueprint("keys", __name__, tag="Keys"), "admin")
+    bp.before_request(_only_objects)
 
     @bp.post("/keys")
     @bp.input(KeyIn)
@@ -202,6 +212,7 @@ def _keys(clients: Clients, gate: Gate) -> APIBlueprint:
 
 def _users(clients: Clients, settings: Settings, gate: Gate) -> APIBlueprint:
     bp = gate.guard(APIBlueprint("users", __name__, tag="Users"), "admin")
+    bp.before_request(_only_objects)
 
     @bp.post("/users")
     @bp.input(UserIn)
@@ -255,7 +266,7 @@ def _users(clients: Clients, settings: Settings, gate: Gate) -> APIBlueprint:
 
 
 def _me(gate: Gate) -> APIBlueprint:
-    bp = gate.guard(APIBlueprint("me", __name__, tag="Keys"))
+    bp = gate.guard(APIBlueprint("me", __name__, tag="Me"))
 
     @bp.get("/me")
     @bp.output(MeOut)
@@ -265,6 +276,12 @@ def _me(gate: Gate) -> APIBlueprint:
         return jsonify(id=who.id, name=who.name, role=who.role, limits=access.limits(who.quota))
 
     return bp
+
+
+def _only_objects() -> None:
+    """Refuses `null` and the like, which APIFlask takes for an object without fields."""
+    if request.method in {"POST", "PATCH"} and not isinstance(request.get_json(), dict):
+        raise InvalidRequest("body", "must be an object")
 
 
 def _faults(*statuses: int) -> dict[int, Any]:

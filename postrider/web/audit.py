@@ -1,11 +1,12 @@
 """/api/v1/audit: who did what when, from where, with what result."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated
 
 from apiflask import APIBlueprint
 from flask import Response, jsonify
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from postrider import access
 from postrider.audit import Audit, Wanted
@@ -14,6 +15,16 @@ from postrider.web.auth import ANY_SCHEME, Gate
 from postrider.web.problems import problems
 
 OLDEST, NEWEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+
+
+def _written_out(value: object) -> object:
+    """Refuses a bare number, which pydantic takes for seconds."""
+    if not (isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d[T ]", value)):
+        raise ValueError("write it as ISO 8601 with an offset, 2030-10-05T13:48:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out)]
 
 
 class AuditPageIn(BaseModel):
@@ -27,10 +38,10 @@ class AuditPageIn(BaseModel):
             description="Method and route, `login`, or a command", examples=["DELETE /delete_all"]
         ),
     ] = None
-    since: Annotated[AwareDatetime | None, Field(alias="from", description="ISO 8601")] = None
-    until: Annotated[
-        AwareDatetime | None, Field(alias="to", description="ISO 8601; up to, not with")
-    ] = None
+    since: Annotated[Moment | None, Field(alias="from", description="ISO 8601")] = None
+    until: Annotated[Moment | None, Field(alias="to", description="ISO 8601; up to, not with")] = (
+        None
+    )
     limit: Annotated[int, Field(ge=1, le=access.LONGEST_PAGE)] = access.PAGE
     cursor: Annotated[str | None, Field(description="`next` of the page before")] = None
 
