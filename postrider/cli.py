@@ -46,9 +46,9 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
     # What people type brings tables and colours along: 0.2 s and memory that no process of ours shall take.
     if not argv or argv[0] not in commands.choices:
-        from postrider import console, doctor, selftest  # noqa: PLC0415
+        from postrider import clerk, console, doctor, selftest  # noqa: PLC0415
 
-        for module in (console, doctor, selftest):
+        for module in (console, clerk, doctor, selftest):
             module.add_commands(commands)
     return parser
 

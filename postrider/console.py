@@ -5,13 +5,10 @@ API does. Somebody else wrote the texts, so none reaches a terminal as it is.
 """
 
 import argparse
-import functools
-import json
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Literal
+from typing import Literal
 from zoneinfo import ZoneInfo
 
 from rich.box import SIMPLE_HEAD
@@ -22,16 +19,18 @@ from rich.text import Text
 
 from messengers import MESSENGERS
 from messengers.base import Identity, NoReply, Webhook
-from postrider import link, listing, queue
-from postrider.errors import InvalidRequest, Misconfigured, PostriderError, Unavailable
+from postrider import link, listing
+from postrider.errors import InvalidRequest
 from postrider.model import NewMessage, Recipient
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import Page, Store
+from postrider.terminal import refuse as _refuse
+from postrider.terminal import say as _say
+from postrider.terminal import say_json as _say_json
+from postrider.terminal import told as _told
 from postrider.timing import in_zone
 from postrider.transport import Blocking
-
-Run = Callable[[argparse.Namespace], int]
 
 SCREENFUL = 20
 """Deliveries in a table, when nobody says."""
@@ -118,39 +117,6 @@ def _limit(text: str) -> int:
         if 1 <= (number := int(text)) <= listing.LONGEST_PAGE:
             return number
     raise argparse.ArgumentTypeError(f"{text!r} is not between 1 and {listing.LONGEST_PAGE}")
-
-
-def _told(run: Run) -> Run:
-    """`run`, whose refusals become one line on stderr and exit code 1. What is Misconfigured, cli.main tells."""
-
-    @functools.wraps(run)
-    def wrapped(args: argparse.Namespace) -> int:
-        try:
-            code = run(args)
-            sys.stdout.flush()
-        except KeyboardInterrupt:
-            return 130
-        except BrokenPipeError:  # `| head` has seen enough; the flush at exit must not fail again
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        except Misconfigured:
-            raise
-        except Unavailable as error:
-            next_step = (
-                "`postrider scheduled` and `postrider finished` show which, once Redis is back"
-                if error.accepted_unknown
-                else "`./run.sh` starts Postrider, `postrider doctor` says what is wrong"
-            )
-            return _refuse(f"{error}: {next_step}")
-        except PostriderError as error:
-            if isinstance(error, InvalidRequest):
-                return _refuse(f"{error.field}: {error.reason}")
-            return _refuse(str(error))
-        except queue.ERRORS as error:  # it refuses a command that we need
-            return _refuse(f"Redis: {error}: `postrider doctor` says what is wrong")
-        return code
-
-    return wrapped
 
 
 @_told
@@ -324,18 +290,3 @@ def _service() -> Iterator[Service]:
         service = Service(store, settings, open_accounts(settings))
         yield service
         service.counts.flush()
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(listing.printable(line) + "\n")
-
-
-def _say_json(answer: dict[str, Any]) -> int:
-    """ASCII only, so that no text in it can reach the terminal as a command."""
-    sys.stdout.write(json.dumps(answer, indent=2 if sys.stdout.isatty() else None) + "\n")
-    return 0
-
-
-def _refuse(words: str) -> int:
-    sys.stderr.write(f"postrider: {listing.printable(words)}\n")
-    return 1

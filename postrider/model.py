@@ -148,6 +148,20 @@ def _message_id(at: datetime, low: int) -> str:
 
 
 Role = Literal["viewer", "sender", "admin"]
+ROLES: tuple[Role, ...] = ("viewer", "sender", "admin")
+"""Each may do what those before it may, and more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What a client may use; None: as much as there is."""
+
+    rate: float | None = None
+    """Requests per second."""
+    waiting: int | None = None
+    """Deliveries that have not ended."""
+    recipients: int | None = None
+    """Recipients in one message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +171,11 @@ class Client:
     id: str
     name: str
     role: Role
+    quota: Quota = Quota()
+
+    def may(self, role: Role) -> bool:
+        """Whether this client may do what `role` may."""
+        return ROLES.index(self.role) >= ROLES.index(role)
 
     def sees(self, owner: str) -> bool:
         """Whether what `owner` sent is there for this client at all."""
@@ -211,6 +230,7 @@ class NewMessage:
     template: Template | None = field(default=None, repr=False)
     priority: Priority = "normal"
     owner: str = ""
+    """Id of the client that sends it; '' for the user of the settings."""
     reference: str = ""
     tags: tuple[str, ...] = ()
     terms: Terms = Terms()

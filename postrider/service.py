@@ -48,6 +48,7 @@ from postrider.ledger import Ledger
 from postrider.limits import Limits, limits_of
 from postrider.model import (
     Claim,
+    Client,
     Message,
     NewMessage,
     Recipient,
@@ -389,13 +390,13 @@ class Service:
 
     # -- seeing and forgetting
 
-    def scheduled(self, limit: int, cursor: str | None) -> Page:
-        """What waits, soonest first."""
-        return self.store.scheduled(limit, cursor)
+    def scheduled(self, limit: int, cursor: str | None, client: Client | None = None) -> Page:
+        """What waits, soonest first: of what `client` sees."""
+        return self.store.scheduled(limit, cursor, _owner_seen(client))
 
-    def finished(self, limit: int, cursor: str | None) -> Page:
-        """What ended, newest first."""
-        return self.store.finished(limit, cursor)
+    def finished(self, limit: int, cursor: str | None, client: Client | None = None) -> Page:
+        """What ended, newest first: of what `client` sees."""
+        return self.store.finished(limit, cursor, _owner_seen(client))
 
     def purge(self) -> int:
         """Forgets what is finished and failed; never what waits or is unknown."""
@@ -410,6 +411,15 @@ class Service:
     ) -> list[tuple[datetime, dict[str, str]]]:
         """The sandbox's newest messages, or the first that came later than `after` (s); oldest first."""
         return self.inbox.notes(limit, after)
+
+    def sees_notes(self, keys: Sequence[str], client: Client) -> list[bool]:
+        """Which of the sandbox's messages `client` sees. Whose one was is known until its message is purged."""
+        if client.role == "admin":
+            return [True] * len(keys)
+        return [
+            owner is not None and client.sees(owner)
+            for owner in self.store.owners([key.partition("-")[0] for key in keys])
+        ]
 
     # -- hearing from messengers
 
@@ -611,6 +621,11 @@ def _timed(new: NewMessage, now: datetime) -> NewMessage:
     if new.send_in_s is None:
         return new
     return replace(new, send_at=now + timedelta(seconds=new.send_in_s))
+
+
+def _owner_seen(client: Client | None) -> str | None:
+    """Whose messages a list is to hold; None: everybody's."""
+    return None if client is None or client.role == "admin" else client.id
 
 
 def _outbound(claim: Claim) -> Outbound:

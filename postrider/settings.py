@@ -3,6 +3,7 @@
 The environment beats `.env`; an empty value counts as unset; `NAME_FILE` may name a file that holds the secret `NAME`.
 """
 
+import ipaddress
 import os
 import re
 import zoneinfo
@@ -84,6 +85,17 @@ def _host_port(bind: str) -> str:
     return bind
 
 
+def _networks(text: str) -> str:
+    for part in filter(None, map(str.strip, text.split(","))):
+        try:
+            ipaddress.ip_network(part)
+        except ValueError:
+            raise ValueError(
+                f"{part!r} is no address; write addresses or networks, 10.0.0.1,10.1.0.0/16"
+            ) from None
+    return text
+
+
 Switch = Annotated[bool, BeforeValidator(_switch)]
 Durability = Literal["always", "everysec", "none"]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -122,6 +134,10 @@ class Settings(BaseModel):
     """Its private key (PEM)."""
     tls_verify: Switch = True
     """Check messengers' certificates."""
+    trusted_proxies: Annotated[str, AfterValidator(_networks)] = ""
+    """Addresses or networks of proxies whose `X-Forwarded-For` is believed, comma-separated."""
+    audit_kept: PositiveInt = 100_000
+    """Entries kept of each kind in the audit log: sent, refused, changed."""
     sandbox: Switch = True
     """Offer the `sandbox` messenger."""
     accounts_file: Path = Path("accounts.toml")
@@ -245,6 +261,12 @@ class Settings(BaseModel):
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("TLS_CERT_FILE and TLS_KEY_FILE: set both, or neither")
         return self
+
+    @property
+    def proxies(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """`trusted_proxies`, read."""
+        parts = filter(None, map(str.strip, self.trusted_proxies.split(",")))
+        return tuple(map(ipaddress.ip_network, parts))
 
     @property
     def host(self) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import redis
 
 from postrider import link, records
-from postrider.errors import IllegalTransition, Unavailable
+from postrider.errors import IllegalTransition, InvalidRequest, TooManyRequests, Unavailable
 from postrider.fsync import Fsync, Written
 from postrider.model import (
     BUCKET,
@@ -29,12 +29,15 @@ from postrider.model import (
     State,
     Verdict,
 )
+from postrider.owned import Owned
 from postrider.room import Room, size_of
 from postrider.scripts import Scripts, unavailable_when_redis_is
 from postrider.settings import Durability
 
 CHUNK = 1_000
 """Deliveries that one script call touches at most: Redis answers nobody else meanwhile."""
+WAITING_AGAIN_S = 10
+"""When a client that has too much waiting may try again: nobody knows when one of them ends."""
 COMMIT_WITHIN_S = 10.0
 """A message that is not committed by then never will be."""
 WAKE = "pr:wake"
@@ -145,6 +148,28 @@ def accepted(message_id: str, new: NewMessage, now: datetime) -> Message:
     )
 
 
+def _demand_ok(told: str) -> None:
+    """Raises what accept.lua's answer means, unless that is `ok`."""
+    if told == "ok":
+        return
+    if told == "over":
+        raise IllegalTransition("its schedule has this message, or no longer plans it")
+    over, _, most = told.partition(" ")
+    if over == "recipients":
+        raise InvalidRequest("recipients", f"are more than the {most} that this client may name")
+    if over == "waiting":
+        raise TooManyRequests(
+            f"over this client's limit of {most} waiting deliveries", retry_after_s=WAITING_AGAIN_S
+        )
+    raise Unavailable("Redis was too slow to take it; nothing was accepted")
+
+
+def _listed(rows: Iterable[tuple[float, str, bytes]], texts: Sequence[Any]) -> list[Listed]:
+    """Rows (time, id, record) with their messages, as a script gives them."""
+    messages = records.messages(texts)
+    return [(records.delivery(id_, raw), messages[id_.partition("-")[0]]) for _, id_, raw in rows]
+
+
 class Store:
     """The records, indexes and claims in one Redis. `durability`: how safe what is accepted is, as the setting says."""
 
@@ -180,7 +205,8 @@ class Store:
         """Stores `new` with all its deliveries, or nothing. `receivers`: how many of them one call can reach.
 
         `schedule` makes it, and plans it under this id: IllegalTransition when it has it already, or no longer does.
-        Raises Unavailable; with `accepted_unknown` when Redis went away at the commit.
+        Raises Unavailable, with `accepted_unknown` when Redis went away at the commit; what is over a limit of its owner,
+        InvalidRequest or TooManyRequests.
         """
         message = accepted(message_id, new, now)
         deadline = records.seconds(now.timestamp() + COMMIT_WITHIN_S)
@@ -200,11 +226,7 @@ class Store:
             words = (phases, message_id, deadline, due, first, count, *more)
             if schedule:
                 words = (phases | _OCCURRENCE, *words[1:], schedule)
-            answer = self.scripts.run_by(command, "accept", *words)
-            if answer == b"over":
-                raise IllegalTransition("its schedule has this message, or no longer plans it")
-            if answer != b"ok":
-                raise Unavailable("Redis was too slow to take it; nothing was accepted")
+            _demand_ok(self.scripts.run_by(command, "accept", *words).decode())
 
         fields = records.message_fields(message)
         services = sorted({to.service for to in new.recipients})
@@ -366,38 +388,49 @@ class Store:
         return Counts(*(sum(islice(found, len(keys))) for keys in (*groups, ARMED)))
 
     @unavailable_when_redis_is
-    def scheduled(self, limit: int, cursor: str | None = None) -> Page:
-        """What waits, soonest first."""
-        return self._page(WAITING, "up", limit, cursor)
+    def scheduled(self, limit: int, cursor: str | None = None, owner: str | None = None) -> Page:
+        """What waits, soonest first; of one owner, or of all."""
+        return self._page(WAITING, "up", limit, cursor, owner)
 
     @unavailable_when_redis_is
-    def finished(self, limit: int, cursor: str | None = None) -> Page:
-        """What ended, newest first, and what is unknown with no try left."""
-        return self._page((*FINISHED, *FAILED, *HELD), "down", limit, cursor)
+    def finished(self, limit: int, cursor: str | None = None, owner: str | None = None) -> Page:
+        """What ended, newest first, and what is unknown with no try left; of one owner, or of all."""
+        return self._page((*FINISHED, *FAILED, *HELD), "down", limit, cursor, owner)
 
     def _page(
-        self, lists: Sequence[str], order: Literal["up", "down"], limit: int, cursor: str | None
+        self,
+        lists: Sequence[str],
+        order: Literal["up", "down"],
+        limit: int,
+        cursor: str | None,
+        owner: str | None,
     ) -> Page:
         at, behind = records.read_cursor(cursor)
+        if owner is not None:
+            owned = Owned(self.scripts, owner)
+            own, end = owned.page(lists, order, limit, at, behind)
+            last = records.cursor(*end) if end else None
+            return Page(_listed(own, owned.messages), owned.total(lists), last)
         total = 0
-        messages: dict[str, Message] = {}
+        texts: list[Any] = []
         found: list[tuple[float, str, bytes]] = []
         for key in lists:
-            count, rows, texts = self.scripts.run("page", key, order, limit + 1, at, behind)
+            count, rows, told, *_ = self.scripts.run("page", key, order, limit + 1, at, behind, "")
             total += count
-            messages.update(records.messages(texts))
+            texts += told
             found += ((float(score), id_.decode(), record) for id_, score, record in rows)
         found.sort(key=lambda row: row[:2], reverse=order == "down")
         shown = found[:limit]
         last = records.cursor(*shown[-1][:2]) if len(found) > limit else None
-        return Page(
-            [
-                (records.delivery(id_, raw), messages[id_.partition("-")[0]])
-                for _, id_, raw in shown
-            ],
-            total,
-            last,
-        )
+        return Page(_listed(shown, texts), total, last)
+
+    @unavailable_when_redis_is
+    def owners(self, mids: Sequence[str]) -> list[str | None]:
+        """Whose each of these messages is; None for one that is not there."""
+        pipe: Any = self.redis.pipeline(transaction=False)
+        for mid in mids:
+            pipe.hmget(f"pr:m:{mid}", "total", "owner")
+        return [(owner or b"").decode() if total else None for total, owner in pipe.execute()]
 
     @unavailable_when_redis_is
     def attempts(self, ids: Sequence[str]) -> dict[str, list[Attempt]]:

@@ -24,6 +24,11 @@ def message(**changes: Any) -> dict[str, Any]:
     return {"body": "Hello", "recipients": [ANA, BEN], **changes}
 
 
+def stored(client: redis.Redis) -> list[bytes]:
+    """Every key, but for the books about who came in."""
+    return [key for key in client.scan_iter() if not key.startswith((b"pr:tries:", b"pr:audit:"))]
+
+
 # -- what it promises
 
 
@@ -326,7 +331,7 @@ def test_bad_input_names_field_and_reason_and_accepts_nothing(
     error = reply.json()["error"]
     assert error.startswith(f"{field}") or f"{field}:" in error
     assert len(error) > len(field) + 5
-    assert not list(client.scan_iter())
+    assert not stored(client)
 
 
 RAW: list[tuple[str, bytes, str]] = [
@@ -369,7 +374,7 @@ def test_what_is_no_proper_json_is_refused_in_words(
     reply = api.post("/send_message", data=raw, headers={"Content-Type": "application/json"})
     assert reply.status_code == 400
     assert says in reply.json()["error"]
-    assert not list(client.scan_iter())
+    assert not stored(client)
 
 
 def test_the_past_is_refused_in_the_words_that_clients_know(api: Api) -> None:

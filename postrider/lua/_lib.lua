@@ -2,9 +2,10 @@
 --
 -- Ours
 --   pr:m:<message>             hash    body, accepted (s), due (s), timed, total, left, template, committed, armed,
---                                      receivers (how many of them one call can reach), owner, reference, tags, services, schedule,
---                                      more (JSON: what only the sender of a delivery has to know), change (one that goes
---                                      on), changed, n:<state letter> (how many are there, see `moves`)
+--                                      receivers (how many of them one call can reach), owner (a client's id; none:
+--                                      the user of the settings), reference, tags, services, schedule, quota (see
+--                                      pr:waits), more (JSON: what only the sender of a delivery has to know), change (one
+--                                      that goes on), changed, n:<state letter> (how many are there, see `moves`)
 --   pr:d:<message>:<bucket>    hash    index -> record of that delivery; BUCKET of them, so that it stays a listpack
 --   pr:a:<message>:<bucket>    hash    index -> its attempts, a line of JSON each
 --   pr:w:<message>:<bucket>    hash    index -> when it is due, until it is armed; of messages with `dues`: each has its own
@@ -45,14 +46,28 @@
 --   pr:alert:<kind> <key>      string  there while the same is not told once more
 --   pr:alert:lasting           set     kind, key: told, and not over
 --   pr:wake                    channel a due time (s), told to sleeping workers
+--   pr:client:<client>         hash    kind (`key`, `user`), name, role, secret (hashed), by, created, disabled (s), rate,
+--                                      waiting, recipients
+--   pr:clients:<kind>          zset    client -> when it was made (s)
+--   pr:clients:names:<kind>    hash    name -> client
+--   pr:clients:digests         hash    SHA-256 of a key -> client
+--   pr:clients:used            hash    client -> when it was last there (s, to the minute)
+--   pr:clients:turn            string  how often any of them was changed
+--   pr:waits:<client>          string  how many deliveries of its counted messages have not ended: of those that were
+--                                      accepted while the client had a limit
+--   pr:rate:<client>           string  when its bucket is full again (s)
+--   pr:tries:at <network>, pr:tries:as <account>   zset  try -> when (s): of the last minute, but for those that were right
+--   pr:tries:knows <account> <network>   string  there while the account has come in from there lately
+--   pr:tries:told <network>    string  there once it was told in this minute that it has tried too often
+--   pr:audit:<kind>            stream  who did what; see audit.py
 -- RQ's and rq-scheduler's own: names and formats as rq 2.11 and rq-scheduler 0.14 have them
 --   rq:job:<job>, rq:queue:<queue>, rq:wip:<queue>, rq:finished:<queue>, rq:failed:<queue>, rq:worker:<name>,
 --   rq:results:<job>
 --
 -- A record is one line: state letter, queue letter and marks; alarm and attempts, both left out while they are 0; account
--- (its service; `/` and its name unless that is `default`); uuid. Marks: `+` its turn with its recipient has come; `!n` its
--- worker died, so that it is sent alone, and n such lone attempts have ended so, too; `#` its
--- message keeps counts.
+-- (its service; `/` and its name unless that is `default`); uuid. Marks: `+` its turn with its recipient has come; `*` it
+-- counts among what its owner has waiting; `#` its message keeps counts; `!n` its worker died, so that it is sent alone,
+-- and n such lone attempts have ended so, too.
 -- A job's id is its delivery's, and from the second alarm on `-` and the alarm's number: who holds an older one comes
 -- late and changes nothing.
 
@@ -198,7 +213,13 @@ local function count(key, field, by)
   fields[field] = (fields[field] or 0) + by
 end
 
--- Every change of a state goes through here: message and ledger are told.
+-- Takes `n` deliveries of a message with a quota off what its owner has waiting.
+local function uncount(mid, n)
+  local owner = call('HGET', 'pr:m:' .. mid, 'owner')
+  if owner and call('DECRBY', 'pr:waits:' .. owner, n) <= 0 then call('DEL', 'pr:waits:' .. owner) end
+end
+
+-- Every change of a state goes through here: message, ledger and its owner's quota are told.
 local function moves(mid, r, state)
   local from = r.state
   r.state = state
@@ -208,7 +229,13 @@ local function moves(mid, r, state)
     if state ~= 's' then count('pr:m:' .. mid, 'n:' .. state, 1) end
   end
   if ENDS[from] then count('pr:ledger', hour_of(mid) .. ':' .. from, -1) end
-  if ENDS[state] then count('pr:ledger', hour_of(mid) .. ':' .. state, 1) end
+  if ENDS[state] then
+    count('pr:ledger', hour_of(mid) .. ':' .. state, 1)
+    if r.quota then
+      r.quota = false
+      uncount(mid, 1)
+    end
+  end
 end
 
 -- Where the deliveries to a recipient are found again.
@@ -236,9 +263,10 @@ local function parse(raw)
   -- One that nothing has happened to, as most are.
   local s, q, counted, name, to = string.match(raw, '^(%a)([hdl])(#?) (%a%S*) (.*)$')
   if s then
-    return { state = s, queue = q, slot = false, counted = counted ~= '', alarm = 0, attempts = 0, account = name, uuid = to }
+    return { state = s, queue = q, slot = false, counted = counted ~= '', quota = false, alarm = 0, attempts = 0,
+      account = name, uuid = to }
   end
-  local state, queue, marks, deaths, rest = string.match(raw, '^(%a)([hdl])([+#]*)!?(%d*) (.*)$')
+  local state, queue, marks, deaths, rest = string.match(raw, '^(%a)([hdl])([+#*]*)!?(%d*) (.*)$')
   if not rest then return false end -- nothing, or nothing of ours
   local alarm, attempts, account, uuid = string.match(rest, '^(%d+) (%d+) (%S+) (.*)$')
   if not alarm then
@@ -246,8 +274,9 @@ local function parse(raw)
     account, uuid = string.match(rest, '^(%a%S*) (.*)$')
     if not uuid then return false end
   end
-  return { state = state, queue = queue, slot = string.find(marks, '+', 1, true) ~= nil,
-    counted = string.find(marks, '#', 1, true) ~= nil, deaths = tonumber(deaths), alarm = tonumber(alarm),
+  local function has(mark) return string.find(marks, mark, 1, true) ~= nil end
+  return { state = state, queue = queue, slot = has('+'), counted = has('#'), quota = has('*'),
+    deaths = tonumber(deaths), alarm = tonumber(alarm),
     attempts = tonumber(attempts), account = account, uuid = uuid }
 end
 
@@ -303,7 +332,8 @@ local function glance(job_id)
 end
 
 local function as_text(r)
-  local marks = r.queue .. (r.counted and '#' or '') .. (r.slot and '+' or '') .. (r.deaths and '!' .. r.deaths or '')
+  local marks = r.queue .. (r.counted and '#' or '') .. (r.quota and '*' or '') .. (r.slot and '+' or '')
+    .. (r.deaths and '!' .. r.deaths or '')
   local counts = (r.alarm > 0 or r.attempts > 0) and ' ' .. r.alarm .. ' ' .. r.attempts or ''
   return r.state .. marks .. counts .. ' ' .. r.account .. ' ' .. r.uuid
 end

@@ -3,8 +3,9 @@
 --       3 commit no later than (s)   4 due (s)   5 first index   6 count
 --       7 number of message fields, then those (name, value, ...), then, to write, `count` records; in a message with the
 --       field `dues` each behind its own due time and a space
--- Gives `ok`, or `late`: the deadline is over (nothing is committed then), or the sweep has taken the message away; or
--- `over`, and changes nothing: the schedule has accepted this occurrence already, or no longer plans it.
+-- Gives `ok`, or `late`: the deadline is over (nothing is committed then), or the sweep has taken the message away;
+-- `over`, and changes nothing: the schedule has accepted this occurrence already, or no longer plans it; or the limit of its
+-- owner that it is over, and what that is: `recipients N`, `waiting N`.
 local phases, mid, deadline, due = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local first, count, fields = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local message = 'pr:m:' .. mid
@@ -18,12 +19,33 @@ if schedule then
   if planned ~= mid or ready == '1' then return 'over' end
 end
 
+local mark = ''
+
+-- Takes all of the message's deliveries from what its owner may have waiting. Gives the limit that it is over, or nil.
+local function take_from_quota(owner, total)
+  local recipients, waiting = unpack(call('HMGET', 'pr:client:' .. owner, 'recipients', 'waiting'))
+  if recipients and total > tonumber(recipients) then return 'recipients ' .. recipients end
+  if not waiting then return nil end
+  local key = 'pr:waits:' .. owner
+  if tonumber(call('GET', key) or 0) + total > tonumber(waiting) then return 'waiting ' .. waiting end
+  call('INCRBY', key, total)
+  call('HSET', message, 'quota', 1)
+  mark = '*'
+  return nil
+end
+
 if writes then
   if fields > 0 then
+    local of = {}
+    for at = 8, 7 + fields, 2 do of[ARGV[at]] = ARGV[at + 1] end
+    local over = of.owner and take_from_quota(of.owner, tonumber(of.total))
+    if over then return over end
     call('HSET', message, unpack(ARGV, 8, 7 + fields))
     if not commits then call('ZADD', 'pr:accepting', 'GT', seconds(deadline), mid) end
-  elseif call('EXISTS', message) == 0 then
-    return 'late'
+  else
+    local total, quota = unpack(call('HMGET', message, 'total', 'quota'))
+    if not total then return 'late' end
+    if quota then mark = '*' end
   end
   local stamp = rq_time(NOW, true)
   local at, own_dues = 7 + fields, call('HEXISTS', message, 'dues') == 1
@@ -34,6 +56,7 @@ if writes then
       own_due, record = string.match(record, '^(%S+) (.*)$')
       call('HSET', bucket('w', mid, idx), idx, own_due)
     end
+    if mark ~= '' then record = string.gsub(record, ' ', mark .. ' ', 1) end
     call('HSET', bucket('d', mid, idx), idx, record)
     write_job(delivery_id(mid, idx), QUEUES[string.sub(record, 2, 2)], 'scheduled', stamp)
     local uuid = string.match(record, '^%S+ %S+ (.*)$')

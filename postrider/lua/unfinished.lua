@@ -4,7 +4,7 @@
 local forward = {}
 for _, mid in ipairs(call('ZRANGE', 'pr:accepting', '-inf', seconds(NOW), 'BYSCORE', 'LIMIT', 0, tonumber(ARGV[1]))) do
   local message = 'pr:m:' .. mid
-  local committed, armed, total, due = unpack(call('HMGET', message, 'committed', 'armed', 'total', 'due'))
+  local committed, armed, total, due, quota = unpack(call('HMGET', message, 'committed', 'armed', 'total', 'due', 'quota'))
   if committed then
     forward[#forward + 1] = { mid, armed or '0', total, due }
     call('ZADD', 'pr:accepting', seconds(NOW + tonumber(ARGV[3])), mid)
@@ -20,6 +20,7 @@ for _, mid in ipairs(call('ZRANGE', 'pr:accepting', '-inf', seconds(NOW), 'BYSCO
       call('HDEL', bucket('d', mid, idx), idx)
       call('HDEL', bucket('w', mid, idx), idx)
     end
+    if quota then uncount(mid, last - first) end
     if first == 0 then call('DEL', message) else call('HSET', message, 'total', first) end
   end
 end

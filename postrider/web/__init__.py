@@ -9,12 +9,18 @@ from apiflask import APIFlask
 from flask import Flask, Response
 
 from postrider import link, queue
+from postrider.admission import Admission
+from postrider.audit import Audit
+from postrider.clients import Clients
 from postrider.errors import Misconfigured, Unavailable
+from postrider.logins import Logins
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import Store
 from postrider.web import (
+    access,
     accounts,
+    audit,
     dashboard,
     deliveries,
     health,
@@ -27,7 +33,7 @@ from postrider.web import (
     simple,
     traffic,
 )
-from postrider.web.auth import Gate
+from postrider.web.auth import SCHEMES, Gate
 from postrider.web.strict_json import StrictJSONProvider
 
 log = logging.getLogger("postrider.web")
@@ -74,11 +80,12 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     app.description = (
         "Post one message with a time and a list of recipients; each gets it on time, once."
     )
-    app.security_schemes = {"basic": {"type": "http", "scheme": "basic"}}
+    app.security_schemes = SCHEMES
     problems.register(app)
     traffic.watch(app, service.counts)
     app.extensions[COUNTS] = service.counts
-    gate = Gate(settings)
+    people, log_ = Clients(client), Audit(client, settings.audit_kept)
+    gate = Gate(Admission(settings, people, Logins(client)), log_, settings.proxies)
     app.register_blueprint(simple.blueprint(service, gate))
     app.register_blueprint(messages.blueprint(service, gate))
     app.register_blueprint(deliveries.blueprint(service, gate))
@@ -89,6 +96,8 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     app.register_blueprint(dashboard.blueprint(service, gate))
     app.register_blueprint(accounts.blueprint(service, gate))
     app.register_blueprint(metrics.blueprint(service, gate))
+    app.register_blueprint(access.blueprint(people, settings, gate))
+    app.register_blueprint(audit.blueprint(log_, gate))
 
     @app.after_request
     def harden(response: Response) -> Response:

@@ -11,7 +11,7 @@ from postrider import records
 from postrider.records import account_key
 from postrider.service import Service
 from postrider.standing import Kind, standings
-from postrider.web.auth import Gate
+from postrider.web.auth import ANY_SCHEME, Gate
 from postrider.web.problems import problems
 
 PAGE, LONGEST_PAGE = 100, 1_000
@@ -73,7 +73,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.output(AccountsOut)
     @bp.doc(
         summary="Who we send as, and how each stands",
-        security="basic",
+        security=ANY_SCHEME,
         responses=problems(400, 401, 503),
     )
     def list_accounts(query_data: AccountsIn) -> Response:

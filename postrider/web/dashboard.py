@@ -11,7 +11,7 @@ from werkzeug.wrappers import Response as WerkzeugResponse
 from messengers.sandbox import FAILURES
 from postrider.errors import InvalidRequest, NotFound
 from postrider.service import Service
-from postrider.web.auth import Gate
+from postrider.web.auth import Gate, client
 
 NOTES_SHOWN = 500
 """Messages in one answer of /sandbox.json, and the most that the page keeps in sight."""
@@ -58,8 +58,10 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     def sandbox_json() -> Response:
         after = request.args.get("after")
         notes = service.notes(NOTES_SHOWN, None if after is None else _read_cursor(after))
+        seen = service.sees_notes([note["key"] for _, note in notes], client())
+        shown = [note for note, sees in zip(notes, seen, strict=True) if sees]
         return jsonify(
-            messages=[{"at": at.isoformat(), **note} for at, note in notes],
+            messages=[{"at": at.isoformat(), **note} for at, note in shown],
             next=f"{notes[-1][0].timestamp():.6f}" if notes else after or "0",
         )
 

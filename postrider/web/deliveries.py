@@ -7,7 +7,7 @@ from flask import Response, jsonify
 
 from postrider.service import Service
 from postrider.web import asking, export, resources
-from postrider.web.auth import Gate, client
+from postrider.web.auth import ANY_SCHEME, Gate, client
 from postrider.web.problems import problems
 from postrider.web.resources import (
     DeliveriesIn,
@@ -29,6 +29,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="Find deliveries",
         description=export.DESCRIPTION,
+        security=ANY_SCHEME,
         responses=problems(400, 401, 429, 503) | export.documented("deliveries"),
     )
     def deliveries(query_data: DeliveriesIn) -> Response:
@@ -42,7 +43,11 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
 
     @bp.get("/deliveries/<delivery_id>")
     @bp.output(DeliveryWithAttemptsOut)
-    @bp.doc(summary="One delivery, and what was tried", responses=problems(401, 404, 429, 503))
+    @bp.doc(
+        summary="One delivery, and what was tried",
+        security=ANY_SCHEME,
+        responses=problems(401, 404, 429, 503),
+    )
     def delivery(delivery_id: str) -> Response:
         found = service.delivery(delivery_id, asking.owner_of(client()))
         tries = service.store.attempts([delivery_id])[delivery_id]
@@ -53,7 +58,9 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
 
     @bp.delete("/deliveries/<delivery_id>")
     @bp.output(DeliveryOut)
-    @bp.doc(summary="Stop one", responses=problems(401, 403, 404, 409, 429, 503))
+    @bp.doc(
+        summary="Stop one", security=ANY_SCHEME, responses=problems(401, 403, 404, 409, 429, 503)
+    )
     def stop_one(delivery_id: str) -> Response:
         found = service.change_delivery("cancel", delivery_id, asking.owner_of(client()))
         return jsonify(resources.delivery(found, service.store.now()))
@@ -62,6 +69,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.output(DeliveryOut)
     @bp.doc(
         summary="Send one again that ended without being sent",
+        security=ANY_SCHEME,
         responses=problems(401, 403, 404, 409, 429, 503),
     )
     def retry(delivery_id: str) -> Response:

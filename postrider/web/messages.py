@@ -12,7 +12,7 @@ from postrider.errors import InvalidRequest
 from postrider.finding import Wanted
 from postrider.service import Service
 from postrider.web import asking, export, resources
-from postrider.web.auth import Gate, client
+from postrider.web.auth import ANY_SCHEME, Gate, client
 from postrider.web.problems import problems
 from postrider.web.resources import (
     AcceptedOut,
@@ -39,6 +39,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="Send a message, now or at a time",
         description=f"With the header `{asking.KEY}` a repeated call answers as the first did, and sends nothing twice.",
+        security=ANY_SCHEME,
         responses=problems(400, 401, 403, 409, 413, 415, 429, 503),
     )
     def send(json_data: NewMessageIn) -> Response:
@@ -54,6 +55,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="Find messages",
         description=export.DESCRIPTION,
+        security=ANY_SCHEME,
         responses=problems(400, 401, 429, 503) | export.documented("messages"),
     )
     def messages(query_data: MessagesIn) -> Response:
@@ -68,6 +70,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.output(ChangedOut)
     @bp.doc(
         summary="Stop all messages with a tag or reference",
+        security=ANY_SCHEME,
         responses=problems(400, 401, 403, 429, 503),
     )
     def stop_all(query_data: Which) -> Response:
@@ -80,7 +83,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
 
     @bp.get("/messages/<message_id>")
     @bp.output(MessageOut)
-    @bp.doc(summary="One message", responses=problems(401, 404, 429, 503))
+    @bp.doc(summary="One message", security=ANY_SCHEME, responses=problems(401, 404, 429, 503))
     def message(message_id: str) -> Response:
         return jsonify(
             resources.message(service.message(message_id, asking.owner_of(client())), zone)
@@ -91,6 +94,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.output(ChangedOut)
     @bp.doc(
         summary="Move, pause, resume or rewrite what has not gone",
+        security=ANY_SCHEME,
         responses=problems(400, 401, 403, 404, 413, 415, 429, 503),
     )
     def change(message_id: str, json_data: ChangeIn) -> Response:
@@ -111,6 +115,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="Stop what has not gone",
         description="What is being sent or has gone stays; the answer counts both.",
+        security=ANY_SCHEME,
         responses=problems(401, 403, 404, 429, 503),
     )
     def stop(message_id: str) -> Response:

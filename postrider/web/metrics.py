@@ -20,7 +20,7 @@ from postrider.records import account_key
 from postrider.scripts import unavailable_when_redis_is
 from postrider.service import Service
 from postrider.standing import KINDS, chores, standings
-from postrider.web.auth import Gate
+from postrider.web.auth import ANY_SCHEME, Gate
 from postrider.web.problems import documented
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -36,7 +36,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.get("/metrics")
     @bp.doc(
         summary="Numbers for Prometheus",
-        security="basic",
+        security=ANY_SCHEME,
         responses={
             200: {"description": "In its text format, of all processes together", "content": text},
             **documented(401, 503),

@@ -12,7 +12,7 @@ from postrider.errors import InvalidRequest, NotFound
 from postrider.records import account_key
 from postrider.service import Service
 from postrider.web import asking
-from postrider.web.auth import Gate, client
+from postrider.web.auth import ANY_SCHEME, Gate, client
 from postrider.web.problems import problems
 from postrider.web.resources import iso
 
@@ -72,13 +72,15 @@ class LedgerOut(BaseModel):
 
 def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     """The routes over `service`."""
-    bp = gate.guard(APIBlueprint("operations", __name__, url_prefix="/api/v1", tag="Operations"))
+    bp = gate.guard(
+        APIBlueprint("operations", __name__, url_prefix="/api/v1", tag="Operations"), "admin"
+    )
     bp.before_request(asking.only_json)
     zone = ZoneInfo(service.settings.tz)
 
     @bp.get("/stops")
     @bp.output(StopsOut)
-    @bp.doc(summary="What is stopped", responses=problems(401, 403, 429, 503))
+    @bp.doc(summary="What is stopped", security=ANY_SCHEME, responses=problems(401, 403, 429, 503))
     def stops() -> Response:
         found = sorted(service.changes.stops().items())
         return jsonify(
@@ -91,6 +93,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="Let nothing leave: of one client, one account, one messenger, or at all",
         description="Within a second; what is being sent just now ends. Deliveries wait, and use up no attempt.",
+        security=ANY_SCHEME,
         responses=problems(400, 401, 403, 413, 415, 429, 503),
     )
     def stop(json_data: StopIn) -> Response:
@@ -100,7 +103,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.delete("/stops")
     @bp.input(StopIn, location="query")
     @bp.output(StopsOut)
-    @bp.doc(summary="Go on", responses=problems(400, 401, 403, 404, 429, 503))
+    @bp.doc(summary="Go on", security=ANY_SCHEME, responses=problems(400, 401, 403, 404, 429, 503))
     def go_on(query_data: StopIn) -> Response:
         if not service.changes.go_on(_name(query_data, service)):
             raise NotFound("that is not stopped; GET /api/v1/stops shows what is")
@@ -112,6 +115,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="The balance",
         description="GET /api/v1/deliveries with the same `from` and `to` exports what stands behind it, as long as it is kept.",
+        security=ANY_SCHEME,
         responses=problems(400, 401, 403, 429, 503),
     )
     def ledger(query_data: SpanIn) -> Response:

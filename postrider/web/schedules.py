@@ -16,7 +16,7 @@ from postrider.schedules import Missed, Schedule
 from postrider.service import Service
 from postrider.timing import first_valid, utc_and_local, zone_named
 from postrider.web import asking
-from postrider.web.auth import Gate, client
+from postrider.web.auth import ANY_SCHEME, Gate, client
 from postrider.web.problems import problems
 from postrider.web.resources import NewMessageIn, To
 from postrider.web.schemas import TemplateIn
@@ -152,7 +152,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.output(WholeScheduleOut, 201)
     @bp.doc(
         summary="Send a message again and again",
-        security="basic",
+        security=ANY_SCHEME,
         responses=problems(400, 401, 413, 415, 503),
     )
     def create_schedule(json_data: ScheduleIn) -> Response:
@@ -175,7 +175,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.get("")
     @bp.input(SchedulesIn, location="query")
     @bp.output(SchedulesOut)
-    @bp.doc(summary="Schedules", security="basic", responses=problems(400, 401, 503))
+    @bp.doc(summary="Schedules", security=ANY_SCHEME, responses=problems(400, 401, 503))
     def list_schedules(query_data: SchedulesIn) -> Response:
         behind = query_data.cursor
         if behind is not None and not re.fullmatch(r"[0-9A-Za-z]{21}", behind, re.ASCII):
@@ -187,7 +187,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
 
     @bp.get("/<id>")
     @bp.output(WholeScheduleOut)
-    @bp.doc(summary="One schedule", security="basic", responses=problems(401, 404, 503))
+    @bp.doc(summary="One schedule", security=ANY_SCHEME, responses=problems(401, 404, 503))
     def get_schedule(id: str) -> Response:  # noqa: A002 - the path's name for it
         return jsonify(_whole(service, service.schedules.get(client(), id)))
 
@@ -196,7 +196,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.output(WholeScheduleOut)
     @bp.doc(
         summary="Pause, resume or change a schedule",
-        security="basic",
+        security=ANY_SCHEME,
         responses=problems(400, 401, 404, 409, 413, 415, 503),
     )
     def change_schedule(id: str, json_data: ScheduleChangeIn) -> Response:  # noqa: A002
@@ -216,7 +216,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.delete("/<id>")
     @bp.doc(
         summary="Remove a schedule, and stop its next message",
-        security="basic",
+        security=ANY_SCHEME,
         responses={204: {"description": "It is removed"}, **problems(401, 404, 503)},
     )
     def delete_schedule(id: str) -> tuple[str, int]:  # noqa: A002

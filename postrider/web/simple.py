@@ -9,7 +9,7 @@ from postrider import listing
 from postrider.model import NewMessage, Recipient
 from postrider.service import Service
 from postrider.web import asking
-from postrider.web.auth import Gate
+from postrider.web.auth import ANY_SCHEME, Gate, audited, client, needs
 from postrider.web.problems import documented
 from postrider.web.schemas import (
     FinishedOut,
@@ -32,8 +32,8 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.output(SendMessageOut)
     @bp.doc(
         summary="Send a message, now or at a time",
-        security="basic",
-        responses=documented(400, 401, 409, 413, 415, 503),
+        security=ANY_SCHEME,
+        responses=documented(400, 401, 403, 409, 413, 415, 429, 503),
     )
     def send_message(json_data: SendMessageIn) -> Response:
         new = NewMessage(
@@ -41,36 +41,39 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
             recipients=tuple(Recipient(r["uuid"], r["service"]) for r in json_data.recipients),
             send_at=listing.moment(json_data.send_at, json_data.timezone, zone),
             template=asking.template_of(json_data.template),
+            owner=client().id,
         )
         message, recipients = service.accept(new, asking.once())
+        audited(message.id)
         return jsonify(listing.accepted(message, recipients, zone))
 
     @bp.get("/get_scheduled")
     @bp.input(PageIn, location="query")
     @bp.output(ScheduledOut)
-    @bp.doc(summary="What waits", security="basic", responses=documented(400, 401, 503))
+    @bp.doc(summary="What waits", security=ANY_SCHEME, responses=documented(400, 401, 429, 503))
     def get_scheduled(query_data: PageIn) -> Response:
-        page = service.scheduled(query_data.limit, query_data.cursor)
+        page = service.scheduled(query_data.limit, query_data.cursor, client())
         return jsonify(listing.scheduled(page, zone))
 
     @bp.get("/get_finished")
     @bp.input(PageIn, location="query")
     @bp.output(FinishedOut)
-    @bp.doc(summary="What ended", security="basic", responses=documented(400, 401, 503))
+    @bp.doc(summary="What ended", security=ANY_SCHEME, responses=documented(400, 401, 429, 503))
     def get_finished(query_data: PageIn) -> Response:
-        page = service.finished(query_data.limit, query_data.cursor)
+        page = service.finished(query_data.limit, query_data.cursor, client())
         return jsonify(listing.finished(page, zone))
 
     @bp.delete("/delete_all")
+    @needs("admin")  # it forgets what others sent, too
     @bp.doc(
         summary="Forget what is finished and failed",
-        security="basic",
+        security=ANY_SCHEME,
         responses={
             200: {
                 "description": "Done; what waits is still there",
                 "content": {"application/json": {"schema": {"type": "string", "const": "Success"}}},
             },
-            **documented(401, 503),
+            **documented(401, 403, 429, 503),
         },
     )
     def delete_all() -> Response:
