@@ -4,6 +4,7 @@ The environment beats `.env`; an empty value counts as unset; `NAME_FILE` may na
 """
 
 import os
+import re
 import zoneinfo
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,6 +58,12 @@ def _redis_url(url: SecretStr | None) -> SecretStr | None:
             " redis+sentinel://:PASSWORD@HOST1:26379,HOST2:26379/SERVICE; in the password %23 for #, %2F for /"
         )
     return url
+
+
+def _telegram_secret(secret: SecretStr | None) -> SecretStr | None:
+    if secret and not re.fullmatch(r"[A-Za-z0-9_-]{1,256}", secret.get_secret_value()):
+        raise ValueError("must be 1 to 256 of A-Z, a-z, 0-9, _ and -")
+    return secret
 
 
 def _host_port(bind: str) -> str:
@@ -135,11 +142,21 @@ class Settings(BaseModel):
     delete_failed_timeout: PositiveInt = 30 * DAY_S
     """Seconds a failed delivery stays to be seen."""
 
+    # receiving
+    incoming_kept: PositiveInt = 100_000
+    """Incoming messages that stay to be seen, for 30 days at most."""
+    opt_out_words: str = "STOP,STOPALL,UNSUBSCRIBE,OPTOUT"
+    """Who sends just one of these words is sent nothing more; `-`: none."""
+    opt_in_words: str = "START,UNSTOP,SUBSCRIBE,OPTIN"
+    """Who sends just one of these words is sent to again; `-`: none."""
+
     # telegram
     telegram_bot_token: SecretStr | None = None
     """Token from @BotFather."""
     telegram_api_url: Url = "https://api.telegram.org"
     """Bot API server."""
+    telegram_webhook_secret: Annotated[SecretStr | None, AfterValidator(_telegram_secret)] = None
+    """1 to 256 of A-Z, a-z, 0-9, _ and -, which Telegram shows with each call to us."""
     telegram_rate: Rate = 30
     """Messages per second; 0: no limit."""
     telegram_recipient_rate: Rate = 1
@@ -166,6 +183,10 @@ class Settings(BaseModel):
     """Graph API."""
     whatsapp_api_version: Annotated[str, Field(pattern=r"^v\d+\.\d+$")] = "v23.0"
     """Graph API version."""
+    whatsapp_app_secret: SecretStr | None = None
+    """Secret of the app at Meta, which signs its calls to us."""
+    whatsapp_verify_token: SecretStr | None = None
+    """A word of your own that Meta shows when it first asks for the webhook."""
     whatsapp_rate: Rate = 80
     """Messages per second."""
     whatsapp_recipient_rate: Rate = 0.166

@@ -36,9 +36,9 @@ def verdict(
         case Sent(provider_id):
             attempt = Attempt(claim.at, ended_at, name, provider_id=provider_id)
             return Verdict(claim, State.SENT, attempt, signal=Signal.ANSWERS)
-        case Rejected(reason):
+        case Rejected(reason, dead):
             attempt = Attempt(claim.at, ended_at, name, reason)
-            return _gives_up(claim, attempt, Signal.ANSWERS)
+            return replace(_gives_up(claim, attempt, Signal.ANSWERS), dead=dead)
         case Retry(reason):
             return _again(claim, outcome, Attempt(claim.at, ended_at, name, reason), settings)
         case Unclear(reason):
@@ -93,6 +93,11 @@ def died(claim: Claim, settings: Settings, *, grace_s: float = 0.0) -> Verdict:
         return _gives_up(claim, Attempt(claim.at, claim.at, "unclear", CRASHED), Signal.NOTHING)
     again = verdict(claim, DIED, settings, grace_s=grace_s)
     return replace(again, signal=Signal.NOTHING, deaths=deaths)
+
+
+def suppressed(claim: Claim) -> Verdict:
+    """Ends a claim whose address takes nothing: handed back untried, and not armed again."""
+    return Verdict(claim, State.SUPPRESSED, signal=Signal.HANDED_BACK)
 
 
 def handed_back(claim: Claim) -> Verdict:
