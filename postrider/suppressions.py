@@ -43,7 +43,7 @@ class Suppressions:
     @unavailable_when_redis_is
     def remove(self, addresses: Iterable[tuple[str, str]]) -> int:
         """Takes these off the list; how many were there."""
-        return self._run([(service, uuid, "", "") for service, uuid in addresses])
+        return self._run([(s, uuid, "", "") for s, uuid in addresses if " " not in s])
 
     def _run(self, rows: list[tuple[str, str, str, str]]) -> int:
         count = 0
@@ -55,6 +55,8 @@ class Suppressions:
     @unavailable_when_redis_is
     def get(self, service: str, uuid: str) -> Suppression | None:
         """The entry of this address, or None."""
+        if " " in service:
+            return None
         client: Any = self.redis
         member = f"{service} {_address(uuid)}".encode()
         found = client.hget("pr:suppressed", member)

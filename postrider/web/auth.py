@@ -6,6 +6,7 @@ from apiflask import APIBlueprint
 from flask import Response, g
 from flask_httpauth import HTTPBasicAuth
 
+from postrider.errors import Forbidden
 from postrider.model import Client
 from postrider.settings import Settings
 from postrider.web import problems
@@ -43,3 +44,9 @@ def client() -> Client:
     """Who asks: behind the gate there is always somebody."""
     who: Client = g.client
     return who
+
+
+def only_admins() -> None:
+    """Stops everybody else: for what belongs to no client. Put before a blueprint that is behind the gate."""
+    if client().role != "admin":
+        raise Forbidden("this is for admins")
