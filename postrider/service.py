@@ -257,10 +257,10 @@ class Service:
         return word
 
     def suppress(self, service: str, uuid: str, reason: str = "") -> None:
-        """Has nothing sent to this address any more, on any account. Raises InvalidRequest."""
+        """Has nothing sent to this address any more, on any account. Raises NotFound for a messenger that is none, InvalidRequest."""
         adapters = [a for (name, _), a in self.accounts.items() if name == service]
         if not adapters and service not in MESSENGERS:
-            raise InvalidRequest("service", self._why_not(service))
+            raise NotFound(self._why_not(service))
         for check in (_unstorable, *(a.check_recipient for a in adapters[:1])):
             if wrong := check(uuid):
                 raise InvalidRequest("uuid", wrong)

@@ -45,7 +45,7 @@ class IncomingOut(BaseModel):
 
 def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     """The route over `service`."""
-    bp = gate.guard(APIBlueprint("incoming", __name__, url_prefix="/api/v1", tag="Receiving"))
+    bp = gate.guard(APIBlueprint("incoming", __name__, url_prefix="/api/v1", tag="Incoming"))
     bp.before_request(only_admins)
 
     @bp.get("/incoming")

@@ -46,7 +46,9 @@ class SuppressionsOut(BaseModel):
 
 def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     """The routes over `service`."""
-    bp = gate.guard(APIBlueprint("suppressions", __name__, url_prefix="/api/v1", tag="Receiving"))
+    bp = gate.guard(
+        APIBlueprint("suppressions", __name__, url_prefix="/api/v1", tag="Suppressions")
+    )
     bp.before_request(only_admins)
 
     @bp.before_request
@@ -80,7 +82,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="Send nothing to this address any more, on any account",
         security="basic",
-        responses=problems(400, 401, 403, 413, 415, 503),
+        responses=problems(400, 401, 403, 404, 413, 415, 503),
     )
     def suppress(service_name: str, uuid: str, json_data: SuppressionIn) -> Response:
         service.suppress(service_name, uuid, json_data.reason)
