@@ -206,11 +206,10 @@ TEXT_KEPT = 10_000
 """Characters of an incoming text that are kept; every messenger's own limit is lower."""
 
 
-def said(text: object, secret: str = "") -> str:
+def said(text: object) -> str:
     """What a person wrote, as it is, but for what cannot be stored, and bounded."""
     if not isinstance(text, str):
         return ""
-    text = text.replace(secret, "***") if secret else text
     return text[:TEXT_KEPT].replace("\0", "").encode(errors="replace").decode()
 
 

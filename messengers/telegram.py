@@ -243,7 +243,7 @@ class Telegram:
             at=moment(event.get("date")),
             sender=to,
             name=self._called(who) or self._called(chat) or to,
-            text=said(event.get("text") or event.get("caption"), self._secret_part),
+            text=said(event.get("text") or event.get("caption")),
             kind=next((kind for key, kind in _KINDS.items() if key in event), "other"),
             group=chat.get("type") != "private",
         )
@@ -294,11 +294,7 @@ class Telegram:
 
     def _clean(self, said: object) -> str:
         """A proxy may quote our URL, and with it the token, its colon perhaps as %3A."""
-        return words(said, self._secret_part)
-
-    @property
-    def _secret_part(self) -> str:
-        return self.token.rpartition(":")[2] or self.token
+        return words(said, self.token.rpartition(":")[2] or self.token)
 
 
 def _dict(value: object) -> dict[str, Any]:

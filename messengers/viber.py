@@ -290,7 +290,7 @@ class Viber:
                 at=moment(callback.get("timestamp"), 0.001),
                 sender=to,
                 name=self._clean(who.get("name")) or to,
-                text=said(message.get("text"), self.token),
+                text=said(message.get("text")),
                 kind=kind,
             )
         ]

@@ -322,7 +322,9 @@ class WhatsApp:
             (c for c in contacts if _wrote(c, raw)), contacts[0] if len(contacts) == 1 else {}
         )
         names = ("wa_id", "user_id", "parent_user_id")
-        tos = [self._address(raw.get(key)) for key in ("from", "from_user_id")]
+        tos = [
+            self._address(raw.get(key)) for key in ("from", "from_user_id", "from_parent_user_id")
+        ]
         tos += [self._address(who.get(key)) for key in names]
         tos = list(dict.fromkeys(filter(None, tos)))
         if not tos or not (isinstance(wamid, str) and _WAMID.fullmatch(wamid)):
@@ -334,7 +336,7 @@ class WhatsApp:
             at=moment(raw.get("timestamp")),
             sender=tos[0],
             name=name or tos[0],
-            text=said(_text(raw), self.token),
+            text=said(_text(raw)),
             kind=_KINDS.get(type_, "other") if isinstance(type_, str) else "other",
             also=tuple(tos[1:]),
             group=isinstance(raw.get("group_id"), str),
