@@ -4,6 +4,7 @@ An adapter turns an `Outbound` into a `Request` and a `Reply` into an `Outcome`.
 knows no queue, so it can be tested with literals and carried by any HTTP client.
 """
 
+import hmac
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -66,11 +67,7 @@ class Reply:
 
     def object(self) -> dict[str, Any]:
         """The body as a JSON object; {} when it is anything else."""
-        try:
-            value = json.loads(self.body)
-        except (ValueError, RecursionError):
-            return {}
-        return value if isinstance(value, dict) else {}
+        return parsed(self.body)
 
     def retry_after_s(self) -> float | None:
         """Seconds named by the Retry-After header, given as seconds or as an HTTP date.
@@ -122,9 +119,10 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A permanent no: sending the same again cannot help."""
+    """A permanent no: sending the same again cannot help. `dead`: nor anything else, to this address."""
 
     reason: str
+    dead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +148,103 @@ class Person:
 
     to: str
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the messenger says later of something that it took.
+
+    `provider_id` is the id that `Sent` gave, or one that we never saw; `key` is `Outbound.key`, where the messenger quotes
+    it. `to`: whom it is about, where one id stands for many. `sent` is news only of what got no answer. `dead`: nothing at
+    all can reach this address.
+    """
+
+    provider_id: str
+    state: Literal["sent", "delivered", "read", "failed"]
+    at: datetime | None = None
+    reason: str = field(default="", repr=False)
+    to: str = ""
+    key: str = ""
+    dead: bool = False
+
+
+Kind = Literal[
+    "text",
+    "button",
+    "image",
+    "video",
+    "audio",
+    "file",
+    "sticker",
+    "location",
+    "contact",
+    "reaction",
+    "joined",
+    "left",
+    "other",
+]
+"""What came in. `joined`, `left`: no message, but word that this address may be written to, or no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """What somebody sent to an account. `id` is the messenger's own, the same each time it is told.
+
+    `sender` is the `uuid` to answer to; `also` are further ones of the same person. `group`: that many read there, so that
+    nobody speaks for all.
+    """
+
+    id: str
+    at: datetime | None
+    sender: str
+    name: str
+    text: str = field(default="", repr=False)
+    kind: Kind = "text"
+    also: tuple[str, ...] = ()
+    group: bool = False
+
+
+TEXT_KEPT = 10_000
+"""Characters of an incoming text that are kept; every messenger's own limit is lower."""
+
+
+def said(text: object) -> str:
+    """What a person wrote, as it is, but for what cannot be stored, and bounded."""
+    if not isinstance(text, str):
+        return ""
+    return text[:TEXT_KEPT].replace("\0", "").encode(errors="replace").decode()
+
+
+def parsed(body: bytes) -> dict[str, Any]:
+    """A JSON object; {} when `body` is anything else."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def entries(value: object) -> list[dict[str, Any]]:
+    """The objects in a list; [] when `value` is none."""
+    found = value if isinstance(value, list) else []
+    return [entry for entry in found if isinstance(entry, dict)]
+
+
+def moment(value: object, unit_s: float = 1.0) -> datetime | None:
+    """A number of `unit_s` since the epoch, perhaps written as text, as a time; None when it cannot be one."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
+        value = int(value)
+    if type(value) is not int or not 0 < value * unit_s < 4e9:
+        return None
+    return datetime.fromtimestamp(value * unit_s, UTC)
+
+
+def same(given: str, wanted: str) -> bool:
+    """Whether two signatures are equal, told in constant time; never for an empty one.
+
+    As bytes: compare_digest raises on text that is not ASCII.
+    """
+    return bool(wanted) and hmac.compare_digest(given.encode(errors="replace"), wanted.encode())
 
 
 def words(said: object, secret: str = "") -> str:
@@ -244,6 +339,9 @@ class Broadcast(Protocol):
 class Webhook(Protocol):
     """What an adapter has besides when its messenger calls us."""
 
+    def webhook_lacks(self) -> tuple[str, ...]:
+        """Settings that are missing, without which its calls could not be told from forged ones."""
+
     def webhook_request(self, url: str) -> Request:
         """The call that makes the messenger post to `url`."""
 
@@ -251,7 +349,18 @@ class Webhook(Protocol):
         """Whether it will."""
 
     def authentic(self, headers: Mapping[str, str], body: bytes, now: datetime) -> bool:
-        """Whether the messenger signed these raw bytes. A malformed header is False. Names are lower case."""
+        """Whether the messenger signed these raw bytes, lately. A malformed header is False. Names are lower case."""
 
-    def people(self, body: bytes) -> list[Person]:
-        """Who wrote, if anybody did."""
+    def receipts(self, body: bytes) -> list[Receipt]:
+        """What became of what we sent. Total: [] for anything else."""
+
+    def incoming(self, body: bytes) -> list[Incoming]:
+        """What people sent. Total: [] for anything else."""
+
+
+@runtime_checkable
+class Challenge(Protocol):
+    """What an adapter has besides when its messenger first asks by GET whether the webhook is ours."""
+
+    def challenge(self, query: Mapping[str, str]) -> str | None:
+        """What to answer to this query; None: it is not for us."""

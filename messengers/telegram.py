@@ -6,13 +6,17 @@ https://core.telegram.org/bots/api
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, ClassVar, Self
 
 from messengers.base import (
     Identity,
+    Incoming,
+    Kind,
     Outbound,
     Outcome,
     Person,
+    Receipt,
     Rejected,
     Reply,
     Request,
@@ -20,6 +24,10 @@ from messengers.base import (
     Sent,
     Unclear,
     by_status,
+    moment,
+    parsed,
+    said,
+    same,
     words,
 )
 
@@ -36,6 +44,23 @@ _FOR_GOOD = re.compile(
     r"|Failed to get HTTP URL content|file is too big|wrong file_id",
     re.IGNORECASE,
 )
+
+# Nobody is there any more, or wants us: until they write again, nothing can reach them.
+_DEAD = re.compile(
+    r"bot was blocked by the user|user is deactivated|chat was deleted", re.IGNORECASE
+)
+
+_KINDS: dict[str, Kind] = {
+    "text": "text",
+    "photo": "image",
+    **dict.fromkeys(("video", "animation", "video_note"), "video"),
+    **dict.fromkeys(("voice", "audio"), "audio"),
+    "document": "file",
+    "sticker": "sticker",
+    **dict.fromkeys(("location", "venue"), "location"),
+    "contact": "contact",
+}
+"""What a message holds -> its kind. https://core.telegram.org/bots/api#message"""
 
 _BEGINNINGS = {
     "Too Many Requests": 429,
@@ -76,15 +101,20 @@ class Telegram:
     """https://core.telegram.org/bots/api#chat"""
     UPDATES_LIMIT: ClassVar[int] = 100
     """https://core.telegram.org/bots/api#getupdates"""
+    UPDATES: ClassVar[tuple[str, ...]] = ("message", "channel_post", "my_chat_member")
+    """What we have told; the rest is of no use here. https://core.telegram.org/bots/api#update"""
 
     token: str = field(repr=False)
     base_url: str = "https://api.telegram.org"
+    secret: str = field(default="", repr=False)
+    """Comes back with each call of Telegram's to us."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self | None:
         token = env.get("TELEGRAM_BOT_TOKEN", "").strip()
         base_url = env.get("TELEGRAM_API_URL", "").strip().rstrip("/")
-        return cls(token, base_url or "https://api.telegram.org") if token else None
+        secret = env.get("TELEGRAM_WEBHOOK_SECRET", "").strip()
+        return cls(token, base_url or "https://api.telegram.org", secret) if token else None
 
     def check_recipient(self, uuid: str) -> str | None:
         if _USERNAME.fullmatch(uuid):
@@ -154,7 +184,71 @@ class Telegram:
                         found[to] = self._called(who) or to
         return [Person(to, name) for to, name in found.items()]
 
-    def _call(self, method: str, **params: str | int) -> Request:
+    def webhook_lacks(self) -> tuple[str, ...]:
+        return () if self.secret else ("TELEGRAM_WEBHOOK_SECRET",)
+
+    def webhook_request(self, url: str) -> Request:
+        """https://core.telegram.org/bots/api#setwebhook"""
+        return self._call(
+            "setWebhook", url=url, secret_token=self.secret, allowed_updates=list(self.UPDATES)
+        )
+
+    def read_webhook(self, reply: Reply) -> Identity | Retry | Rejected | Unclear:
+        """What Telegram says to `webhook_request`."""
+        answer = reply.object()
+        if answer.get("ok") is True and 200 <= reply.status <= 299:
+            return Identity(", ".join(self.UPDATES))
+        outcome = self._read_refusal(reply, answer)
+        return Unclear("an answer to another question") if isinstance(outcome, Sent) else outcome
+
+    def authentic(self, headers: Mapping[str, str], body: bytes, now: datetime) -> bool:  # noqa: ARG002
+        """Whether the caller knows our secret. Telegram signs neither body nor time, so neither can help.
+
+        https://core.telegram.org/bots/api#setwebhook
+        """
+        return same(headers.get("x-telegram-bot-api-secret-token", ""), self.secret)
+
+    def receipts(self, body: bytes) -> list[Receipt]:  # noqa: ARG002
+        """None: Telegram tells no bot what became of a message."""
+        return []
+
+    def incoming(self, body: bytes) -> list[Incoming]:
+        """One message or post, or that somebody blocks us, or no longer does.
+
+        https://core.telegram.org/bots/api#update
+        """
+        update = parsed(body)
+        id_ = update.get("update_id")
+        if type(id_) is not int or not 0 <= id_ < 2**63:
+            return []
+        for event in (update.get("message"), update.get("channel_post")):
+            if found := self._incoming(str(id_), _dict(event)):
+                return [found]
+        event = _dict(update.get("my_chat_member"))
+        found = self._incoming(str(id_), event)
+        match _dict(event.get("new_chat_member")).get("status"):
+            case "member" | "administrator" | "restricted" if found:
+                return [replace(found, kind="joined", text="")]
+            case "kicked" | "left" if found:
+                return [replace(found, kind="left", text="")]
+        return []
+
+    def _incoming(self, id_: str, event: dict[str, Any]) -> Incoming | None:
+        chat, who = _dict(event.get("chat")), _dict(event.get("from"))
+        to = self._address(chat.get("id"))
+        if to is None:
+            return None
+        return Incoming(
+            id=id_,
+            at=moment(event.get("date")),
+            sender=to,
+            name=self._called(who) or self._called(chat) or to,
+            text=said(event.get("text") or event.get("caption")),
+            kind=next((kind for key, kind in _KINDS.items() if key in event), "other"),
+            group=chat.get("type") != "private",
+        )
+
+    def _call(self, method: str, **params: str | int | list[str]) -> Request:
         return Request("POST", f"{self.base_url}/bot{self.token}/{method}", json=params)
 
     def _read_refusal(self, reply: Reply, answer: dict[str, Any]) -> Outcome:
@@ -168,7 +262,7 @@ class Telegram:
         if moved_to := self._address(hints.get("migrate_to_chat_id")):
             return Retry(why or "the group is a supergroup now", after_s=0, moved_to=moved_to)
         if _FOR_GOOD.search(why):
-            return Rejected(why)
+            return Rejected(why, dead=bool(_DEAD.search(why)))
         if type(code) is not int or not 400 <= code <= 599:
             code = reply.status
         code = next((n for begins, n in _BEGINNINGS.items() if why.startswith(begins)), code)

@@ -9,14 +9,16 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
-from typing import Any, ClassVar, Self
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Literal, Self
 
 from messengers.base import (
     Identity,
+    Incoming,
+    Kind,
     Outbound,
     Outcome,
-    Person,
+    Receipt,
     Rejected,
     Reply,
     Request,
@@ -24,6 +26,10 @@ from messengers.base import (
     Sent,
     Unclear,
     by_status,
+    moment,
+    parsed,
+    said,
+    same,
     words,
 )
 
@@ -36,14 +42,39 @@ _REFUSED = Rejected("")
 _MEANING: dict[int, Retry | Rejected] = {
     # Token, webhook (1, 10: sending needs one), a blocked bot, no right to broadcast: somebody has to mend it.
     **dict.fromkeys((1, 2, 7, 8, 9, 10, 15, 19, 20), _ACCOUNT),
-    # The recipient: not registered, not subscribed, no suitable device.
-    **dict.fromkeys((5, 6, 11), _REFUSED),
+    # The recipient: not registered, not subscribed (until it writes again); no suitable device.
+    **dict.fromkeys((5, 6), Rejected("", dead=True)),
+    11: _REFUSED,
     # The request: bad or missing data, API version, inline and public-chat matters.
     **dict.fromkeys((3, 4, 13, 14, 16, 17, 18), _REFUSED),
     # 100 messages an hour to somebody who does not reply; a reply lifts it at once, so ask before the hour is over.
     12: Retry("", after_s=600, pauses="recipient"),
 }
 """`status` -> what it means; all others are Viber's own trouble. https://creators.viber.com/docs/bots-api/errors"""
+
+
+_RECEIPTS: dict[object, Literal["delivered", "read", "failed"]] = {
+    "delivered": "delivered",
+    "seen": "read",
+    "failed": "failed",
+}
+_EVENTS: dict[object, tuple[str, Kind]] = {
+    "message": ("sender", "text"),
+    "subscribed": ("user", "joined"),
+    "conversation_started": ("user", "other"),  # looking is not asking for messages again
+    "unsubscribed": ("", "left"),
+}
+"""`event` -> where its user stands, and what it is. https://developers.viber.com/docs/api/rest-bot-api/#callbacks"""
+_KINDS: dict[object, Kind] = {
+    "text": "text",
+    "picture": "image",
+    "video": "video",
+    "file": "file",
+    "sticker": "sticker",
+    "contact": "contact",
+    "location": "location",
+    "url": "other",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +105,8 @@ class Viber:
         *("subscribed", "unsubscribed", "conversation_started"),
     )
     """`message` and `webhook` come unasked. https://creators.viber.com/docs/bots-api/getting-started/web-hooks"""
+    WINDOW: ClassVar[timedelta] = timedelta(hours=3)
+    """How old a callback may be: Viber repeats one for an hour or so, and our clocks may differ."""
 
     token: str = field(repr=False)
     sender: str = "Postrider"
@@ -205,29 +238,62 @@ class Viber:
         refusal = self._read_refusal(reply, answer)
         return Rejected("" if isinstance(refusal, Sent) else refusal.reason)
 
-    def authentic(self, headers: Mapping[str, str], body: bytes, now: datetime) -> bool:  # noqa: ARG002
-        """Whether Viber signed `body`. It signs no time, so `now` cannot help: a replay passes.
+    def authentic(self, headers: Mapping[str, str], body: bytes, now: datetime) -> bool:
+        """Whether Viber signed `body`, and lately: the time stands in what is signed.
 
         https://developers.viber.com/docs/api/rest-bot-api/#callbacks
         """
-        given = headers.get("x-viber-content-signature", "")
         wanted = hmac.new(self.token.encode(), body, hashlib.sha256).hexdigest()
-        # As bytes: compare_digest raises on text that is not ASCII.
-        return hmac.compare_digest(given.encode(errors="replace"), wanted.encode())
+        if not same(headers.get("x-viber-content-signature", ""), wanted):
+            return False
+        at = moment(parsed(body).get("timestamp"), 0.001)
+        return at is not None and abs(now - at) <= self.WINDOW
 
-    def people(self, body: bytes) -> list[Person]:
-        """Who is behind a callback: [] for receipts, for goodbyes and for junk."""
-        match Reply(200, body).object():
-            case {"event": "message", "sender": dict(who)}:
-                pass
-            case {"event": "subscribed" | "conversation_started", "user": dict(who)}:
-                pass
-            case _:
-                return []
-        to = who.get("id")
-        if not isinstance(to, str) or self.check_recipient(to):
+    def webhook_lacks(self) -> tuple[str, ...]:
+        return ()  # the token that sends also signs
+
+    def receipts(self, body: bytes) -> list[Receipt]:
+        """One, of one receiver: the token of a broadcast stands for all of its call."""
+        match callback := parsed(body):
+            case {
+                "event": str(event),
+                "message_token": int() | str() as token,
+                "user_id": str(to),
+            } if event in _RECEIPTS and type(token) is not bool:
+                if not _MESSAGE_TOKEN.fullmatch(_short(token)) or self.check_recipient(to):
+                    return []
+                at = moment(callback.get("timestamp"), 0.001)
+                reason = self._clean(callback.get("desc"))
+                return [Receipt(_short(token), _RECEIPTS[event], at, reason, to)]
+        return []
+
+    def incoming(self, body: bytes) -> list[Incoming]:
+        """One message; or that somebody subscribes, opens the conversation, or goes."""
+        callback = parsed(body)
+        event, token = callback.get("event"), callback.get("message_token")
+        if not isinstance(event, str) or event not in _EVENTS or type(token) not in {int, str}:
             return []
-        return [Person(to, self._clean(who.get("name")) or to)]
+        place, kind = _EVENTS[event]
+        who = callback.get(place) if place else {"id": callback.get("user_id")}
+        message = callback.get("message") if event == "message" else {}
+        if not isinstance(who, dict) or not isinstance(message, dict):
+            return []
+        to, id_ = who.get("id"), _short(token)
+        if not isinstance(to, str) or self.check_recipient(to) or not _MESSAGE_TOKEN.fullmatch(id_):
+            return []
+        if event == "message":
+            type_ = message.get("type")
+            kind = _KINDS.get(type_, "other") if isinstance(type_, str) else "other"
+        return [
+            Incoming(
+                id=id_,
+                at=moment(callback.get("timestamp"), 0.001),
+                sender=to,
+                name=self._clean(who.get("name")) or to,
+                text=said(message.get("text")),
+                kind=kind,
+            )
+        ]
 
     def _call(self, method: str, **params: Any) -> Request:
         headers = {"X-Viber-Auth-Token": self.token}
@@ -241,14 +307,19 @@ class Viber:
             return by_status(reply)
         why = self._clean(answer.get("status_message")) or words(f"status {status}")
         match _MEANING.get(status):
-            case Rejected():
-                return Rejected(why)
+            case Rejected(dead=dead):
+                return Rejected(why, dead)
             case Retry() as meant:
                 return replace(meant, reason=why, after_s=reply.retry_after_s() or meant.after_s)
         return Retry(why, reply.retry_after_s())
 
     def _clean(self, said: object) -> str:
         return words(said, self.token)
+
+
+def _short(token: object) -> str:
+    """A token as text; "" for a number of more digits than Python writes."""
+    return str(token) if not isinstance(token, int) or abs(token) < 10**30 else ""
 
 
 _as_json = json.JSONEncoder(ensure_ascii=False).encode

@@ -3,16 +3,22 @@
 https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/send-messages
 """
 
+import hashlib
+import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from datetime import datetime, timedelta
+from typing import Any, ClassVar, Literal, Self
 
 from messengers.base import (
     REASON_LIMIT,
     Identity,
+    Incoming,
+    Kind,
     Outbound,
     Outcome,
+    Receipt,
     Rejected,
     Reply,
     Request,
@@ -21,6 +27,11 @@ from messengers.base import (
     Template,
     Unclear,
     by_status,
+    entries,
+    moment,
+    parsed,
+    said,
+    same,
     words,
 )
 
@@ -65,7 +76,7 @@ _MEANING: dict[int, Retry | Rejected] = {
     **dict.fromkeys((130472, 131021, 131026, 131030), Rejected("")),
     131047: Rejected("outside the 24-hour window only a template can be sent"),
     131049: Rejected("may be tried again after 24 hours at the earliest"),
-    131050: Rejected("has opted out of marketing messages"),
+    131050: Rejected("has opted out of marketing messages", dead=True),
     # The request. 131053, media that Meta could not fetch, deserves a second try once we send media.
     **dict.fromkeys((100, 131008, 131009, 131051, 131052, 131053, 131062, 131063), Rejected("")),
     **dict.fromkeys((*range(132000, 132013), 132016, 132068, 137000), Rejected("")),
@@ -77,6 +88,34 @@ https://developers.facebook.com/documentation/business-messaging/whatsapp/suppor
 The first row also names the throttles that the Graph API has for every app.
 https://developers.facebook.com/docs/graph-api/guides/error-handling
 """
+
+
+_STATES: dict[object, Literal["sent", "delivered", "read", "failed"]] = {
+    "sent": "sent",
+    "delivered": "delivered",
+    "read": "read",
+    "played": "read",
+    "failed": "failed",
+}
+"""`status` -> what it means; *delivered* is left out when the chat is open.
+
+https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/reference/messages/status
+"""
+_KINDS: dict[object, Kind] = {
+    "text": "text",
+    "button": "button",
+    "interactive": "button",
+    "image": "image",
+    "video": "video",
+    "audio": "audio",
+    "document": "file",
+    "sticker": "sticker",
+    "location": "location",
+    "contacts": "contact",
+    "reaction": "reaction",
+}
+_OUR_KEY = re.compile(r"[0-9A-Za-z]{21}-[0-9]{1,6}")
+_CHALLENGE = re.compile(r"[!-~]{1,200}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +132,17 @@ class WhatsApp:
 
     https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/text-messages
     """
+    WINDOW: ClassVar[timedelta] = timedelta(days=8)
+    """How old a callback may be: Meta repeats one for 7 days."""
 
     token: str = field(repr=False)
     phone_number_id: str
     base_url: str = _API_URL
     version: str = _API_VERSION
+    app_secret: str = field(default="", repr=False)
+    """Signs what Meta posts to us."""
+    verify_token: str = field(default="", repr=False)
+    """Shows Meta that the webhook is ours, and us that it is Meta who asks."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self | None:
@@ -109,6 +154,8 @@ class WhatsApp:
             number,
             base_url=(env.get("WHATSAPP_API_URL", "").strip() or _API_URL).rstrip("/"),
             version=env.get("WHATSAPP_API_VERSION", "").strip() or _API_VERSION,
+            app_secret=env.get("WHATSAPP_APP_SECRET", "").strip(),
+            verify_token=env.get("WHATSAPP_VERIFY_TOKEN", "").strip(),
         )
 
     def check_recipient(self, uuid: str) -> str | None:
@@ -183,6 +230,132 @@ class WhatsApp:
         outcome = self.read(reply)
         return Unclear("an answer to another question") if isinstance(outcome, Sent) else outcome
 
+    def webhook_lacks(self) -> tuple[str, ...]:
+        found = {"WHATSAPP_APP_SECRET": self.app_secret, "WHATSAPP_VERIFY_TOKEN": self.verify_token}
+        return tuple(name for name, value in found.items() if not value)
+
+    def webhook_request(self, url: str) -> Request:
+        """Has Meta call `url` for this number, whatever address the app names; it asks there at once, by GET.
+
+        https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/override
+        """
+        webhook = {"override_callback_uri": url, "verify_token": self.verify_token}
+        return Request("POST", self._number_url, self._headers, {"webhook_configuration": webhook})
+
+    def read_webhook(self, reply: Reply) -> Identity | Retry | Rejected | Unclear:
+        """Whether Meta took the address. What its app subscribes to is set at Meta's, once, by hand."""
+        answer = reply.object()
+        if answer.get("success") is True and 200 <= reply.status <= 299:
+            return Identity(
+                "the fields that your app subscribes to at developers.facebook.com: it must be `messages`"
+            )
+        outcome = self.read(reply)
+        return Unclear("an answer to another question") if isinstance(outcome, Sent) else outcome
+
+    def challenge(self, query: Mapping[str, str]) -> str | None:
+        """https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/create-webhook-endpoint"""
+        word = query.get("hub.challenge", "")
+        knows = same(query.get("hub.verify_token", ""), self.verify_token)
+        asks = query.get("hub.mode") == "subscribe" and _CHALLENGE.fullmatch(word)
+        return word if knows and asks else None
+
+    def authentic(self, headers: Mapping[str, str], body: bytes, now: datetime) -> bool:
+        """Whether Meta signed `body`, and all of what it tells is not too long ago.
+
+        https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/create-webhook-endpoint
+        """
+        if not self.app_secret:
+            return False
+        wanted = hmac.new(self.app_secret.encode(), body, hashlib.sha256).hexdigest()
+        if not same(headers.get("x-hub-signature-256", ""), f"sha256={wanted}"):
+            return False
+        told = [
+            moment(event.get("timestamp"))
+            for value in self._values(body)
+            for key in ("statuses", "messages")
+            for event in entries(value.get(key))
+        ]
+        return all(at is None or abs(now - at) <= self.WINDOW for at in told)
+
+    def receipts(self, body: bytes) -> list[Receipt]:
+        """Every status in every change of every entry, as far as it is of this number."""
+        return [
+            receipt
+            for value in self._values(body)
+            for status in entries(value.get("statuses"))
+            if (receipt := self._receipt(status))
+        ]
+
+    def _receipt(self, status: dict[str, Any]) -> Receipt | None:
+        wamid, state, key = (status.get(k) for k in ("id", "status", "biz_opaque_callback_data"))
+        if not (isinstance(wamid, str) and _WAMID.fullmatch(wamid)):
+            return None
+        if not isinstance(state, str) or state not in _STATES:
+            return None
+        error = next(iter(entries(status.get("errors"))), None)
+        code = error.get("code") if error else None
+        meant = _MEANING.get(code) if type(code) is int else None
+        return Receipt(
+            wamid,
+            _STATES[state],
+            moment(status.get("timestamp")),
+            self._why(error, meant.reason if meant else "") if error else "",
+            key=key if isinstance(key, str) and _OUR_KEY.fullmatch(key) else "",
+            dead=isinstance(meant, Rejected) and meant.dead,
+        )
+
+    def incoming(self, body: bytes) -> list[Incoming]:
+        """Every message in every change of every entry, as far as it is to this number."""
+        return [
+            message
+            for value in self._values(body)
+            for raw in entries(value.get("messages"))
+            if (message := self._incoming(raw, entries(value.get("contacts"))))
+        ]
+
+    def _incoming(self, raw: dict[str, Any], contacts: list[dict[str, Any]]) -> Incoming | None:
+        """From whom: a number, or where somebody hides it, a BSUID.
+
+        https://developers.facebook.com/documentation/business-messaging/whatsapp/business-scoped-user-ids/
+        """
+        wamid, type_ = raw.get("id"), raw.get("type")
+        who = next(
+            (c for c in contacts if _wrote(c, raw)), contacts[0] if len(contacts) == 1 else {}
+        )
+        names = ("wa_id", "user_id", "parent_user_id")
+        tos = [
+            self._address(raw.get(key)) for key in ("from", "from_user_id", "from_parent_user_id")
+        ]
+        tos += [self._address(who.get(key)) for key in names]
+        tos = list(dict.fromkeys(filter(None, tos)))
+        if not tos or not (isinstance(wamid, str) and _WAMID.fullmatch(wamid)):
+            return None
+        profile = who.get("profile")
+        name = words(profile.get("name") if isinstance(profile, dict) else "", self.token)
+        return Incoming(
+            id=wamid,
+            at=moment(raw.get("timestamp")),
+            sender=tos[0],
+            name=name or tos[0],
+            text=said(_text(raw)),
+            kind=_KINDS.get(type_, "other") if isinstance(type_, str) else "other",
+            also=tuple(tos[1:]),
+            group=isinstance(raw.get("group_id"), str),
+        )
+
+    def _address(self, value: object) -> str:
+        return value if isinstance(value, str) and not self.check_recipient(value) else ""
+
+    def _values(self, body: bytes) -> Iterator[dict[str, Any]]:
+        """What Meta tells of this number; its app may serve others, too."""
+        for entry in entries(parsed(body).get("entry")):
+            for change in entries(entry.get("changes")):
+                value = change.get("value")
+                if not isinstance(value, dict) or not isinstance(value.get("metadata"), dict):
+                    continue
+                if value["metadata"].get("phone_number_id") == self.phone_number_id:
+                    yield value
+
     @property
     def _number_url(self) -> str:
         return f"{self.base_url}/{self.version}/{self.phone_number_id}"
@@ -205,8 +378,8 @@ class WhatsApp:
             case Retry():
                 waits = filter(None, (meant.after_s, reply.retry_after_s()))
                 return replace(meant, reason=why, after_s=max(waits, default=None))
-            case Rejected():
-                return Rejected(why)
+            case Rejected(dead=dead):
+                return Rejected(why, dead)
         return by_status(reply, why)
 
     def _why(self, error: dict[str, Any], hint: str) -> str:
@@ -220,3 +393,25 @@ class WhatsApp:
             said = f"{code}: {said.removeprefix(f'(#{code}) ') or 'no reason given'}"
         tail = f" ({hint})" if hint else ""
         return said[: REASON_LIMIT - len(tail)] + tail
+
+
+def _wrote(contact: dict[str, Any], raw: dict[str, Any]) -> bool:
+    ids = (raw.get("from"), raw.get("from_user_id"))
+    return any(contact.get(key) in ids for key in ("wa_id", "user_id") if contact.get(key))
+
+
+def _text(raw: dict[str, Any]) -> object:
+    """The words in a message, wherever its kind keeps them."""
+    match raw:
+        case {"text": {"body": str(text)}} | {"button": {"text": str(text)}}:
+            return text
+        case {"interactive": {"button_reply": {"title": str(text)}}}:
+            return text
+        case {"interactive": {"list_reply": {"title": str(text)}}}:
+            return text
+        case {"reaction": {"emoji": str(text)}} | {"system": {"body": str(text)}}:
+            return text
+    parts = (raw.get(kind) for kind in ("image", "video", "document"))
+    return next(
+        (part["caption"] for part in parts if isinstance(part, dict) and "caption" in part), ""
+    )

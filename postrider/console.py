@@ -1,4 +1,4 @@
-"""`postrider send`, `scheduled`, `finished`, `purge`, `hooks set`: what the API does, for a person or a script at a shell.
+"""`postrider send`, `scheduled`, `finished`, `purge`, `suppressions`, `hooks set`: what the API does, for a person or a script at a shell.
 
 Tables and colour on a terminal; one line per delivery, its fields between tabs, anywhere else; `--json` answers as the
 API does. Somebody else wrote the texts, so none reaches a terminal as it is.
@@ -7,7 +7,9 @@ API does. Somebody else wrote the texts, so none reaches a terminal as it is.
 import argparse
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from contextlib import suppress as ignoring
+from dataclasses import asdict
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -89,6 +91,21 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.set_defaults(run=purge)
 
+    what = "addresses that nothing is sent to: they opted out, are dead, or you say so"
+    suppressed = commands.add_parser("suppressions", help=what, description=what)
+    acts = suppressed.add_subparsers(metavar="COMMAND", required=True)
+    what = "list them"
+    parser = acts.add_parser("list", help=what, description=what, parents=[as_json])
+    parser.add_argument("--limit", metavar="N", type=_limit, default=listing.PAGE)
+    parser.add_argument("--cursor", metavar="C", help="where the part before left off")
+    parser.set_defaults(run=show_suppressions)
+    for act, what in (("add", "send them nothing any more"), ("remove", "send to them again")):
+        parser = acts.add_parser(act, help=what, description=what)
+        parser.add_argument("to", metavar="SERVICE:UUID", type=_recipient, nargs="+")
+        parser.set_defaults(run=suppress if act == "add" else lift)
+        if act == "add":
+            parser.add_argument("--reason", metavar="TEXT", default="", help="shown in the list")
+
     what = "tell a messenger where to reach us"
     hooks = commands.add_parser("hooks", help=what, description=what)
     what = "have a messenger post receipts and messages to us"
@@ -113,7 +130,7 @@ def _recipient(text: str) -> Recipient:
 
 
 def _limit(text: str) -> int:
-    with suppress(ValueError):
+    with ignoring(ValueError):
         if 1 <= (number := int(text)) <= listing.LONGEST_PAGE:
             return number
     raise argparse.ArgumentTypeError(f"{text!r} is not between 1 and {listing.LONGEST_PAGE}")
@@ -239,6 +256,41 @@ def _asks(question: str) -> bool:
 
 
 @_told
+def show_suppressions(args: argparse.Namespace) -> int:
+    """One part of the addresses that nothing is sent to."""
+    with _service() as service:
+        page = service.suppressions.page(args.limit, args.cursor)
+    if args.json:
+        rows = [{**asdict(row), "at": row.at.isoformat()} for row in page.rows]
+        return _say_json({"suppressions": rows, "total": page.total, "next": page.next})
+    for row in page.rows:
+        fields = (row.service, row.uuid, row.why, row.at.isoformat(), row.reason)
+        sys.stdout.write("\t".join(map(listing.printable, fields)) + "\n")
+    more = f"; the next: postrider suppressions list --cursor {page.next}" if page.next else ""
+    sys.stderr.write(f"{len(page.rows)} of {page.total}{more}\n")
+    return 0
+
+
+@_told
+def suppress(args: argparse.Namespace) -> int:
+    """Has nothing sent to these addresses any more."""
+    with _service() as service:
+        for to in args.to:
+            service.suppress(to.service, to.uuid, args.reason)
+    _say(f"{len(args.to)} suppressed.")
+    return 0
+
+
+@_told
+def lift(args: argparse.Namespace) -> int:
+    """Has these addresses sent to again; 1 when none of them was on the list."""
+    with _service() as service:
+        removed = service.suppressions.remove([(to.service, to.uuid) for to in args.to])
+    _say(f"{removed} of {len(args.to)} removed.")
+    return 0 if removed else 1
+
+
+@_told
 def set_hook(args: argparse.Namespace) -> int:
     """Has the messenger call our webhook from now on."""
     settings = Settings.from_env()
@@ -256,6 +308,11 @@ def set_hook(args: argparse.Namespace) -> int:
         raise InvalidRequest(name, why)
     if not isinstance(adapter, Webhook):
         raise InvalidRequest(name, "calls no webhook, so there is none to set")
+    if lacks := adapter.webhook_lacks():
+        raise InvalidRequest(
+            name,
+            f"could not be told from a forger: set {' and '.join(lacks)}, and start the API anew",
+        )
     url = _hook_url(args.url, settings, f"/hooks/{name}/{account}")
     transport = Blocking(lambda _: None, tls_verify=settings.tls_verify)
     reply = transport.send(adapter.webhook_request(url))

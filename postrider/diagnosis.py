@@ -103,7 +103,7 @@ def examine(about_to: Callable[[str], None] = lambda _: None) -> Report:
             report.checks += [_workers(settings, client), _backlog(client)]
             report.checks += _pauses(client, [account_key(*key) for key in accounts])
             for (service, account), adapter in accounts.items():
-                if isinstance(adapter, KnowsPeople | Webhook):
+                if isinstance(adapter, KnowsPeople) or _calls_us(adapter):
                     name = f"{service}/{account}"
                     report.meet(name, Inbox(client).people(name))
     except Misconfigured as error:  # it does not answer
@@ -145,6 +145,10 @@ def _env_file(path: Path) -> Check:
     return Check(name, "ok", f"{place}, for its owner only")
 
 
+def _calls_us(adapter: object) -> bool:
+    return isinstance(adapter, Webhook) and not adapter.webhook_lacks()
+
+
 def _settings(settings: Settings, accounts: Mapping[tuple[str, str], Messenger]) -> Iterator[Check]:
     yield Check("settings", "ok", f"all valid; times are in {settings.tz}")
     if settings.api_password is None:
@@ -152,7 +156,7 @@ def _settings(settings: Settings, accounts: Mapping[tuple[str, str], Messenger])
         yield Check("API", "fault", "API_PASSWORD is not set, so the API does not start", remedy)
     else:
         yield Check("API", "ok", f"{settings.url}, for the user {settings.api_user}")
-    callers = ", ".join(sorted({s for (s, _), a in accounts.items() if isinstance(a, Webhook)}))
+    callers = ", ".join(sorted({s for (s, _), a in accounts.items() if _calls_us(a)}))
     url = settings.public_url or ""
     if not callers:
         detail = url or "not set; no messenger that is set up needs it"

@@ -271,7 +271,8 @@ class Claim:
 
     `job_id` names this claim and no other: the delivery's id, and from the second alarm on `-` and the alarm's number.
     `to` is the recipient's uuid, or where the messenger says it has moved to. `at` is Redis's time, not this host's.
-    `how`: `probe` finds out whether a paused account may send again, `alone` goes by itself because a worker died with it;
+    `how`: `probe` finds out whether a paused account may send again, `alone` goes by itself because a worker died with it,
+    `suppressed` goes nowhere;
     `deaths` counts the lone attempts that ended so, too, and is None for one that no worker died with. `held_at`: when it,
     or what shares its account, was last kept waiting by a rate or a pause (s), or 0.
     """
@@ -282,7 +283,7 @@ class Claim:
     to: str
     attempts: int
     message: Message
-    how: Literal["", "probe", "alone"] = ""
+    how: Literal["", "probe", "alone", "suppressed"] = ""
     deaths: int | None = None
     held_at: float = 0.0
 
@@ -327,8 +328,9 @@ class Verdict:
 
     `state` is where it moves to. `due_in_s`: seconds until its next alarm; None: it is not armed again. `counts`:
     whether the attempt uses up one of the retries. `attempt` is None when nothing was tried. `signal` is what its account
-    learns, `pause_s` for how long it is to wait (None: as long as we see fit). `deaths`: it is to be sent alone. `kind`: how the attempt ended, in one of a few words, for
-    counting; '' for none.
+    learns, `pause_s` for how long it is to wait (None: as long as we see fit). `deaths`: it is to be sent alone.
+    `mark`: what its receipts will be known by (records.mark); empty where there are none. `dead`: nothing is to be sent to
+    its address any more. `kind`: how the attempt ended, in one of a few words, for counting; '' for none.
     """
 
     claim: Claim
@@ -341,3 +343,25 @@ class Verdict:
     pause_s: float | None = None
     deaths: int | None = None
     kind: str = ""
+    mark: bytes = b""
+    dead: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptKept:
+    """What a messenger said later, as it is kept with the delivery."""
+
+    at: datetime
+    state: State
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Suppression:
+    """An address that nothing is sent to: since when, and why."""
+
+    service: str
+    uuid: str
+    at: datetime
+    why: Literal["opted_out", "dead", "manual"]
+    reason: str = ""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from messengers.base import Template
+from messengers.base import Receipt, Template
 from postrider.errors import InvalidRequest
 from postrider.model import (
     LETTERS,
@@ -19,6 +19,7 @@ from postrider.model import (
     Delivery,
     Message,
     Priority,
+    ReceiptKept,
     Recipient,
     State,
     Terms,
@@ -36,6 +37,12 @@ _as_json = json.JSONEncoder(ensure_ascii=False).encode
 def moment(seconds: bytes | float) -> datetime:
     """Seconds since the epoch as aware UTC."""
     return datetime.fromtimestamp(float(seconds), UTC)
+
+
+def moment_of(client: Any) -> datetime:
+    """Redis's time: the one clock."""
+    whole, micros = client.time()
+    return moment(whole + micros / 1e6)
 
 
 def seconds(value: float) -> str:
@@ -180,13 +187,34 @@ def attempt_line(v: Verdict) -> str:
     )
 
 
+def receipt_line(receipt: Receipt, now: datetime) -> str:
+    """A receipt as it is kept, among the attempts: when, state, reason."""
+    return _as_json(((receipt.at or now).timestamp(), receipt.state, receipt.reason))
+
+
+def receipts(raw: bytes | None) -> list[ReceiptKept]:
+    """The receipts among these lines, in the order in which they changed something."""
+    lines = [json.loads(line) for line in (raw or b"").splitlines()]
+    return [ReceiptKept(moment(at), State(state), why) for at, state, why in _of_length(3, lines)]
+
+
+def _of_length(count: int, lines: list[list[Any]]) -> list[list[Any]]:
+    return [line for line in lines if len(line) == count]
+
+
+def mark(account: str, provider_id: str, to: str = "") -> bytes:
+    """What a messenger's id is looked up by: short, and the same for nothing else. `to`: where one id stands for many."""
+    said = f"{account} {to} {provider_id}".encode(errors="replace")
+    return hashlib.blake2b(said, digest_size=10).digest()
+
+
 def attempts(raw: bytes | None) -> list[Attempt]:
     """The attempts that these lines tell of, in the order in which they were recorded."""
-    found = []
-    for line in (raw or b"").splitlines():
-        started, ended, outcome, reason, provider_id = json.loads(line)
-        found.append(Attempt(moment(started), moment(ended), outcome, reason, provider_id))
-    return found
+    lines = [json.loads(line) for line in (raw or b"").splitlines()]
+    return [
+        Attempt(moment(started), moment(ended), outcome, reason, provider_id)
+        for started, ended, outcome, reason, provider_id in _of_length(5, lines)
+    ]
 
 
 def cursor(at: float, id_: str) -> str:

@@ -5,7 +5,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -15,20 +15,24 @@ from zoneinfo import ZoneInfo
 from messengers import MESSENGERS
 from messengers.base import (
     Broadcast,
+    Challenge,
+    Incoming,
     Messenger,
     NoReply,
     Note,
     Outbound,
     Outcome,
+    Person,
     Reply,
     Request,
     Retry,
+    Sent,
     Template,
     Templates,
     Unclear,
     Webhook,
 )
-from postrider import counts, verdicts
+from postrider import counts, records, verdicts
 from postrider.accounts import Accounts
 from postrider.accounts import open_accounts as open_accounts  # noqa: PLC0414 - for who wires a service
 from postrider.alerts import Alerts
@@ -44,6 +48,7 @@ from postrider.errors import (
 )
 from postrider.finding import Finder, Found, Summary, Wanted
 from postrider.inbox import Inbox
+from postrider.incoming import Arrivals, plain_words
 from postrider.ledger import Ledger
 from postrider.limits import Limits, limits_of
 from postrider.model import (
@@ -58,11 +63,13 @@ from postrider.model import (
     new_message_id,
 )
 from postrider.planning import Planner
+from postrider.receipts import Receipts
 from postrider.records import account_key
 from postrider.repeats import Once, Repeats
 from postrider.schedules import Schedules
 from postrider.settings import Settings
 from postrider.store import COMMIT_WITHIN_S, ENDED_ILL, ENDED_WELL, Claimed, Page, Store, accepted
+from postrider.suppressions import Suppressions
 from postrider.transport import Transport
 
 log = logging.getLogger("postrider.service")
@@ -105,11 +112,16 @@ class Service:
     limits: dict[tuple[str, str], Limits] = field(init=False)
     """The same -> what it may do; an account that turns out not to be allowed to broadcast no longer does."""
 
+    forward: Callable[[str, str, Incoming], None] = lambda service, account, message: None  # noqa: ARG005
+    """Told of each new incoming message: messenger, account, message."""
     inbox: Inbox = field(init=False)
     finder: Finder = field(init=False)
     changes: Changes = field(init=False)
     repeats: Repeats = field(init=False)
     ledger: Ledger = field(init=False)
+    receipts: Receipts = field(init=False)
+    arrivals: Arrivals = field(init=False)
+    suppressions: Suppressions = field(init=False)
     counts: Counts = field(init=False)
     alerts: Alerts = field(init=False)
     schedules: Planner = field(init=False)
@@ -121,6 +133,9 @@ class Service:
             ("changes", Changes),
             ("repeats", Repeats),
             ("ledger", Ledger),
+            ("receipts", Receipts),
+            ("arrivals", Arrivals),
+            ("suppressions", Suppressions),
             ("counts", Counts),
         ):
             object.__setattr__(self, name, part(self.store.redis))
@@ -259,9 +274,12 @@ class Service:
             needs = ", ".join(MESSENGERS[service].needs) or "SANDBOX=on"
             why = f"{service} is not set up here; it needs {needs}"
         else:
-            offered = ", ".join(sorted({service for service, _ in self.accounts})) or "none"
-            why = f"unknown messenger {service[:40]!r}; offered here: {offered}"
+            why = self._no_messenger(service)
         return InvalidRequest(f"recipients[{index}].{which}", why)
+
+    def _no_messenger(self, name: str) -> str:
+        offered = ", ".join(sorted({service for service, _ in self.accounts})) or "none"
+        return f"unknown messenger {name[:40]!r}; offered here: {offered}"
 
     def _check_body(self, new: NewMessage) -> None:
         if reason := _unstorable(new.body):
@@ -426,14 +444,56 @@ class Service:
     def receive(self, service: str, account: str, headers: Mapping[str, str], body: bytes) -> None:
         """Takes what a messenger posted to our webhook. `headers`: lower-case names; `body`: as it came.
 
-        Raises NotFound for one that is not set up or calls nobody, BadSignature.
+        Raises NotFound for one that is not set up or calls nobody, BadSignature. May be called twice with the same.
         """
-        adapter: object = self.accounts.get((service, account))
-        if not isinstance(adapter, Webhook):
-            raise NotFound("no such webhook")
+        adapter = self._webhook(service, account)
         if not adapter.authentic(headers, body, self.store.now()):
-            raise BadSignature("the signature does not match the body")
-        self.inbox.remember_people(f"{service}/{account}", adapter.people(body))
+            raise BadSignature("the signature does not match the body, or is too old")
+        self.receipts.take(
+            account_key(service, account),
+            adapter.receipts(body),
+            finished_ttl_s=self.settings.delete_finished_timeout,
+            failed_ttl_s=self.settings.delete_failed_timeout,
+        )
+        messages = adapter.incoming(body)
+        people = [Person(m.sender, m.name) for m in messages if m.kind != "left"]
+        self.inbox.remember_people(f"{service}/{account}", people)
+        for message in self.arrivals.take(
+            service,
+            account,
+            messages,
+            kept=self.settings.incoming_kept,
+            opt_out=plain_words(self.settings.opt_out_words),
+            opt_in=plain_words(self.settings.opt_in_words),
+        ):
+            self.forward(service, account, message)
+
+    def _webhook(self, service: str, account: str) -> Webhook:
+        adapter: object = self.accounts.get((service, account))
+        if not isinstance(adapter, Webhook) or adapter.webhook_lacks():
+            raise NotFound("no such webhook")
+        return adapter
+
+    def challenge(self, service: str, account: str, query: Mapping[str, str]) -> str:
+        """The answer to a messenger that asks whether the webhook is ours. Raises NotFound, BadSignature."""
+        adapter: object = self._webhook(service, account)
+        if not isinstance(adapter, Challenge):
+            raise NotFound("no such webhook")
+        if (word := adapter.challenge(query)) is None:
+            raise BadSignature("the query does not hold our verify token")
+        return word
+
+    def suppress(self, service: str, uuid: str, reason: str = "") -> None:
+        """Has nothing sent to this address any more, on any account. Raises NotFound for a messenger that is none, InvalidRequest."""
+        adapters = [a for (name, _), a in self.accounts.items() if name == service]
+        if not adapters and service not in MESSENGERS:
+            raise NotFound(self._no_messenger(service))
+        for check in (_unstorable, *(a.check_recipient for a in adapters[:1])):
+            if wrong := check(uuid):
+                raise InvalidRequest("uuid", wrong)
+        if wrong := _unstorable(reason):
+            raise InvalidRequest("reason", wrong)
+        self.suppressions.add([(service, uuid)], "manual", reason)
 
     # -- delivering
 
@@ -489,6 +549,8 @@ class Service:
 
     def attempt(self, claims: Sequence[Claim]) -> Exchange:
         """One try at what goes out by one call: yields the request, is sent what came back, returns the verdicts."""
+        if claims[0].how == "suppressed":
+            return [verdicts.suppressed(claim) for claim in claims]
         started = time.monotonic()
         # All are of one message, and so under the same terms.
         if forbidden := [v for v in map(verdicts.not_allowed, claims) if v is not None]:
@@ -534,7 +596,13 @@ class Service:
     def verdict(self, claim: Claim, outcome: Outcome, took_s: float = 0.0) -> Verdict:
         """What `outcome` means for the delivery, and for its account."""
         grace_s = self._grace_s(claim)
-        return verdicts.verdict(claim, outcome, self.settings, grace_s=grace_s, took_s=took_s)
+        found = verdicts.verdict(claim, outcome, self.settings, grace_s=grace_s, took_s=took_s)
+        service, account = claim.recipient.service, claim.recipient.account
+        if not isinstance(outcome, Sent) or not self.accounts[service, account].has_receipts:
+            return found
+        to = claim.to if isinstance(self.accounts[service, account], Broadcast) else ""
+        mark = records.mark(account_key(service, account), outcome.provider_id, to)
+        return replace(found, mark=mark)
 
     def _grace_s(self, claim: Claim) -> float:
         adapter = self.accounts.get((claim.recipient.service, claim.recipient.account))

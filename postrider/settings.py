@@ -78,6 +78,12 @@ def _urls(urls: SecretStr | None) -> list[str]:
     return urls.get_secret_value().split() if urls else []
 
 
+def _telegram_secret(secret: SecretStr | None) -> SecretStr | None:
+    if secret and not re.fullmatch(r"[A-Za-z0-9_-]{1,256}", secret.get_secret_value()):
+        raise ValueError("must be 1 to 256 of A-Z, a-z, 0-9, _ and -")
+    return secret
+
+
 def _host_port(bind: str) -> str:
     host, colon, port = bind.rpartition(":")
     if not (colon and host and port.isdigit() and 0 < int(port) < 65_536):
@@ -181,11 +187,21 @@ class Settings(BaseModel):
     idempotency_ttl: PositiveInt = DAY_S
     """Seconds for which a POST with an `Idempotency-Key` can be repeated."""
 
+    # receiving
+    incoming_kept: PositiveInt = 100_000
+    """Incoming messages that stay to be seen, for 30 days at most."""
+    opt_out_words: str = "STOP,STOPALL,UNSUBSCRIBE,OPTOUT"
+    """Who sends just one of these words is sent nothing more; `-`: none."""
+    opt_in_words: str = "START,UNSTOP,SUBSCRIBE,OPTIN"
+    """Who sends just one of these words is sent to again; `-`: none."""
+
     # telegram
     telegram_bot_token: SecretStr | None = None
     """Token from @BotFather."""
     telegram_api_url: Url = "https://api.telegram.org"
     """Bot API server."""
+    telegram_webhook_secret: Annotated[SecretStr | None, AfterValidator(_telegram_secret)] = None
+    """1 to 256 of A-Z, a-z, 0-9, _ and -, which Telegram shows with each call to us."""
     telegram_rate: Rate = 30
     """Messages per second; 0: no limit."""
     telegram_recipient_rate: Rate = 1
@@ -212,6 +228,10 @@ class Settings(BaseModel):
     """Graph API."""
     whatsapp_api_version: Annotated[str, Field(pattern=r"^v\d+\.\d+$")] = "v23.0"
     """Graph API version."""
+    whatsapp_app_secret: SecretStr | None = None
+    """Secret of the app at Meta, which signs its calls to us."""
+    whatsapp_verify_token: SecretStr | None = None
+    """A word of your own that Meta shows when it first asks for the webhook."""
     whatsapp_rate: Rate = 80
     """Messages per second."""
     whatsapp_recipient_rate: Rate = 0.166

@@ -109,9 +109,9 @@ class Counts:
     late: int
 
 
-def _told(verdicts: Iterable[Verdict]) -> list[str]:
+def _told(verdicts: Iterable[Verdict]) -> list[str | bytes]:
     """`verdicts` as record.lua takes them."""
-    args: list[str] = []
+    args: list[str | bytes] = []
     for v in verdicts:
         args += (
             v.claim.job_id,
@@ -124,6 +124,8 @@ def _told(verdicts: Iterable[Verdict]) -> list[str]:
             v.signal,
             "" if v.pause_s is None else records.seconds(v.pause_s),
             "" if v.deaths is None else str(v.deaths),
+            v.mark,
+            "1" if v.dead else "0",
         )
     return args
 
@@ -186,9 +188,7 @@ class Store:
     @unavailable_when_redis_is
     def now(self) -> datetime:
         """Redis's time."""
-        client: Any = self.redis
-        seconds, micros = client.time()
-        return records.moment(seconds + micros / 1e6)
+        return records.moment_of(self.redis)
 
     # -- accepting
 

@@ -36,9 +36,9 @@ def verdict(
         case Sent(provider_id):
             attempt = Attempt(claim.at, ended_at, name, provider_id=provider_id)
             return Verdict(claim, State.SENT, attempt, signal=Signal.ANSWERS, kind="accepted")
-        case Rejected(reason):
+        case Rejected(reason, dead):
             attempt = Attempt(claim.at, ended_at, name, reason)
-            return _gives_up(claim, attempt, Signal.ANSWERS, "rejected")
+            return replace(_gives_up(claim, attempt, Signal.ANSWERS, "rejected"), dead=dead)
         case Retry(reason):
             again = _again(claim, outcome, Attempt(claim.at, ended_at, name, reason), settings)
             return replace(again, kind=_kind(outcome))
@@ -122,6 +122,11 @@ def not_allowed(claim: Claim) -> Verdict | None:
     if message.terms.allow(claim.at, message.due_at, claim.attempts):
         return None
     return Verdict(claim, State.EXPIRED, signal=Signal.HANDED_BACK)
+
+
+def suppressed(claim: Claim) -> Verdict:
+    """Ends a claim whose address takes nothing: handed back untried, and not armed again."""
+    return Verdict(claim, State.SUPPRESSED, signal=Signal.HANDED_BACK)
 
 
 def handed_back(claim: Claim) -> Verdict:

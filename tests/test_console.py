@@ -356,7 +356,7 @@ def test_hooks_set_takes_an_url_as_it_is(postrider: Postrider, messenger: FakeMe
         (["viber"], {}, "PUBLIC_URL: is not set"),
         (["viber"], {"PUBLIC_URL": "http://example.org"}, "PUBLIC_URL: messengers call https://"),
         (["viber", "--url", "http://x.org"], {}, "--url: messengers call https://"),
-        (["telegram"], {}, "telegram: calls no webhook"),
+        (["sandbox"], {}, "sandbox: calls no webhook"),
         (["viber"], {"VIBER_AUTH_TOKEN": None}, "viber: is not set up; it needs VIBER_AUTH_TOKEN"),
         (["viber", "--account", "shop"], {}, "viber: has no account 'shop', only default"),
     ],

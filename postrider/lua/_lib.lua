@@ -7,7 +7,7 @@
 --                                      pr:waits), more (JSON: what only the sender of a delivery has to know), change (one
 --                                      that goes on), changed, n:<state letter> (how many are there, see `moves`)
 --   pr:d:<message>:<bucket>    hash    index -> record of that delivery; BUCKET of them, so that it stays a listpack
---   pr:a:<message>:<bucket>    hash    index -> its attempts, a line of JSON each
+--   pr:a:<message>:<bucket>    hash    index -> its attempts and receipts, a line of JSON each
 --   pr:w:<message>:<bucket>    hash    index -> when it is due, until it is armed; of messages with `dues`: each has its own
 --   pr:in:<state>              zset    delivery -> when it is due, or when it ended (s); for each state but `sending`,
 --                                      which has leases; unknown with no try left stands in pr:in:held instead
@@ -33,6 +33,14 @@
 --                                      others behind it could go; a letter per queue
 --   pr:lines                   set     those of these that hold something
 --   pr:alone                   zset    job -> since when it waits to be sent alone (s)
+--   pr:ids:<day>:<slot>        hash    second part of a mark -> job: what was sent, by the messenger's id for it; the first
+--                                      part gives the slot, a mark is made by records.mark. Kept by days, so that
+--                                      each needs no time of its own
+--   pr:early:<mark or id>      list    receipts that came before their delivery was recorded: letter, dead (0, 1), line
+--   pr:early                   string  there while there may be any such
+--   pr:suppressed              hash    address (service, space, uuid) -> why (letter), since when (s), reason
+--   pr:suppressed:order        zset    the same addresses, all at 0: in order of their letters
+--   pr:incoming                stream  incoming messages, JSON each
 --   pr:served                  string  when a worker of ours last claimed (s)
 --   pr:claimed:<worker>        string  its last claim: nonce and jobs, for one whose answer was lost
 --   pr:s:<schedule>            hash    version `v`, owner, body, repeat, missed, state, made, next (s), local, message, ready,
@@ -83,9 +91,13 @@ local LISTS = {
 }
 local HELD = 'pr:in:held'
 local ENDS = { t = true, d = true, e = true, f = true, c = true, x = true, z = true }
+-- State -> what a receipt can make of it; the part of MOVES that is theirs.
+local RECEIPTS = { t = { d = true, e = true, f = true }, d = { e = true }, u = { t = true, d = true, e = true, f = true } }
+local SENT = { t = true, d = true, e = true }
 local COUNTED = 100 -- deliveries: a larger message keeps counts, of a smaller one they are counted when asked for
 local RECIPIENT_BUCKETS = 16384 -- so that a million deliveries leave each a listpack
 local MAX_LOG = 8000 -- bytes of attempts kept for one delivery; the oldest lines go first
+local MARKED_DAYS = 30 -- a receipt for what was sent longer ago finds nothing
 
 local TIME = call('TIME')
 local NOW = TIME[1] + TIME[2] / 1e6
@@ -345,6 +357,53 @@ local function write_job(job_id, queue, status, stamp)
     'description', 'deliver')
 end
 
+-- Keeps a line of what happened to a delivery.
+local function log(mid, idx, line)
+  local key = bucket('a', mid, idx)
+  if call('HSETNX', key, idx, line) == 1 then return end
+  local lines = call('HGET', key, idx)
+  if string.sub(lines, -#line) == line then return end -- recorded before, and the answer was lost
+  lines = lines .. '\n' .. line
+  while #lines > MAX_LOG and string.find(lines, '\n') do lines = string.gsub(lines, '^[^\n]*\n', '', 1) end
+  call('HSET', key, idx, lines)
+end
+
+local function ids_of(day, mark) return 'pr:ids:' .. day .. ':' .. (string.byte(mark, 1) * 256 + string.byte(mark, 2)) % 4096 end
+
+-- Writes down under which mark its messenger will speak of this, for so many seconds at least.
+local function remember(mark, word, keep_s)
+  local key = ids_of(math.floor(NOW / 86400), mark)
+  call('HSET', key, string.sub(mark, 3), word)
+  call('EXPIRE', key, math.ceil(math.min(keep_s, MARKED_DAYS * 86400)) + 86400, 'NX')
+end
+
+-- What was written down under `mark` in as many seconds, the latest; or nil.
+local function recall(mark, keep_s)
+  local today = math.floor(NOW / 86400)
+  for day = today, today - math.min(math.ceil(keep_s / 86400), MARKED_DAYS), -1 do
+    local found = call('HGET', ids_of(day, mark), string.sub(mark, 3))
+    if found then return found end
+  end
+  return nil
+end
+
+-- How an address stands among the suppressed: a number is the same with its plus and without.
+local function address(account, uuid)
+  return string.match(account, '^[^/]+') .. ' ' .. (string.match(uuid, '^%+(%d+)$') or uuid)
+end
+
+-- From here on nothing is sent to this address. `why`: `o` it opted out, `d` it is dead, `m` somebody said so by hand.
+local function suppress(addressed, why, reason)
+  call('HSET', 'pr:suppressed', addressed, why .. ' ' .. seconds(NOW) .. ' ' .. reason)
+  call('ZADD', 'pr:suppressed:order', 0, addressed)
+end
+
+-- The same for one that its messenger calls dead; what is known of it already stands.
+local function bury(account, uuid, reason)
+  local addressed = address(account, uuid)
+  if call('HEXISTS', 'pr:suppressed', addressed) == 0 then suppress(addressed, 'd', reason) end
+end
+
 -- Takes delivery `r` off every list that could send it.
 local function disarm(mid, idx, r)
   local job_id = job_id_of(mid, idx, r.alarm)
@@ -380,12 +439,17 @@ local function sendable(job_id)
   return nil
 end
 
-local somebody_moved = nil
+local somebody_moved, somebody_suppressed = nil, nil
 
--- What the sender of delivery `r` has to know of it. `how` is `probe`, `alone` or ''. `held`: when it, or what shares its
--- account, was last kept waiting by a rate or a pause (s), or ''.
+-- What the sender of delivery `r` has to know of it. `how` is `probe`, `alone` or ''; `suppressed`, whatever it was, where
+-- its address takes nothing. `held`: when it, or what shares its account, was last kept waiting by a rate or a pause (s),
+-- or ''.
 local function row(job_id, r, how, held)
-  if somebody_moved == nil then somebody_moved = call('EXISTS', 'pr:moved') == 1 end
+  if somebody_moved == nil then
+    somebody_moved = call('EXISTS', 'pr:moved') == 1
+    somebody_suppressed = call('EXISTS', 'pr:suppressed') == 1
+  end
+  if somebody_suppressed and call('HEXISTS', 'pr:suppressed', address(r.account, r.uuid)) == 1 then how = 'suppressed' end
   local to = somebody_moved and call('HGET', 'pr:moved', r.account .. ' ' .. r.uuid) or r.uuid
   return { job_id, r.attempts, r.account, r.uuid, to, how, r.deaths or '', held or '' }
 end

@@ -9,8 +9,9 @@
 --   low, high  messages from, to: ids between, absent for no bound
 --   states, due, service, account, uuid, owner, reference, tag   what they have to be, each absent for any; `states` letters;
 --             `due`: of those scheduled, 1 those due already, 0 the others
--- Gives {rows {id, record, time or '', last attempt or ''}, messages {id, fields and values, ...}, JSON of where to go on or ''}.
+-- Gives {rows {id, record, time or '', last attempts and receipts or ''}, messages {id, fields and values, ...}, JSON of where to go on or ''}.
 local asked = cjson.decode(ARGV[1])
+local LAST = 1500 -- bytes: longer than any line
 local rows, mids, looked, go_on = {}, {}, 0, nil
 
 local wanted = nil
@@ -48,7 +49,9 @@ local function look(mid, idx, r)
   if r.state == 'u' and not at then at = call('ZSCORE', HELD, id) end
   if asked.due and r.state == 's' and (asked.due == 1) ~= (at and tonumber(at) <= NOW or false) then return end
   local tried = call('HGET', bucket('a', mid, idx), idx)
-  rows[#rows + 1] = { id, as_text(r), at or '', tried and string.match(tried, '[^\n]*$') or '' }
+  -- The end of what is kept holds the last attempt, and the receipts behind it.
+  if tried and #tried > LAST then tried = string.match(string.sub(tried, -LAST), '\n(.*)$') end
+  rows[#rows + 1] = { id, as_text(r), at or '', tried or '' }
   mids[mid] = true
 end
 

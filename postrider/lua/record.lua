@@ -1,25 +1,33 @@
 -- Records how claims ended. Only who still holds the claim moves the delivery; a late one is kept as an attempt.
 -- ARGV  1 worker, or '' when a stock RQ worker keeps RQ's books   2 seconds RQ lists what finished   3 what failed
 --       4 seconds worked   5 the first wait after a refusal that names none (s)   then per claim: job, state letter, due in (s) or '', counts (0, 1), reason, attempt line,
---       moved to, signal, pause (s) or '', lone deaths or ''
+--       moved to, signal, pause (s) or '', lone deaths or '', the mark its receipts will bear or '', whether its address
+--       is dead (0, 1)
 -- The signal is what its account learns: `y` it answers, `n` it does not, `a` it pauses us, `x` it refuses us
 -- until somebody mends that, `r` it pauses us for this recipient, `b` this one was handed back, '' nothing.
 -- Gives a 1 or 0 per claim: moved, or came too late.
 local worker = ARGV[1]
 local own = worker ~= ''
-local keep_s = { t = tonumber(ARGV[2]), d = tonumber(ARGV[2]), e = tonumber(ARGV[2]), f = tonumber(ARGV[3]),
-  u = tonumber(ARGV[3]), x = tonumber(ARGV[3]), z = tonumber(ARGV[3]) }
+local keep_s = { finished = tonumber(ARGV[2]), failed = tonumber(ARGV[3]) }
 local moved, sent, failed = {}, 0, 0
 local stamp = rq_time(NOW)
 
-local function log(mid, idx, line)
-  local key = bucket('a', mid, idx)
-  if call('HSETNX', key, idx, line) == 1 then return end
-  local lines = call('HGET', key, idx)
-  if string.sub(lines, -#line) == line then return end -- recorded before, and the answer was lost
-  lines = lines .. '\n' .. line
-  while #lines > MAX_LOG and string.find(lines, '\n') do lines = string.gsub(lines, '^[^\n]*\n', '', 1) end
-  call('HSET', key, idx, lines)
+local any_early = call('EXISTS', 'pr:early') == 1
+
+-- Lets the receipts speak that came before this one was recorded. A lost answer, or a later attempt that went wrong, does
+-- not outweigh that the messenger has it.
+local function hear_early(mid, idx, r, name, state)
+  for _, early in ipairs(call('LRANGE', 'pr:early:' .. name, 0, -1)) do
+    local letter, dead, line = string.match(early, '^(%a)(%d) (.*)$')
+    if SENT[letter] and not SENT[state] and state ~= 'u' then state = 't' end
+    if RECEIPTS[state] and RECEIPTS[state][letter] then
+      state = letter
+      log(mid, idx, line)
+      if letter == 'f' and dead == '1' then bury(r.account, r.uuid, cjson.decode(line)[3]) end
+    end
+  end
+  call('DEL', 'pr:early:' .. name)
+  return state
 end
 
 local health = {} -- account -> its fields that matter here, read once
@@ -87,16 +95,17 @@ local function learn(r, job_id, id, signal, pause_s, why)
 end
 
 local jobs = {}
-for at = 6, #ARGV, 10 do jobs[#jobs + 1] = ARGV[at] end
+for at = 6, #ARGV, 12 do jobs[#jobs + 1] = ARGV[at] end
 prefetch(jobs)
-for at = 6, #ARGV, 10 do
-  local job_id, state, due, counts, reason, line, moved_to, signal, pause_s, deaths = unpack(ARGV, at, at + 9)
+for at = 6, #ARGV, 12 do
+  local job_id, state, due, counts, reason, line, moved_to, signal, pause_s, deaths, mark, dead = unpack(ARGV, at, at + 11)
   local mid, idx, alarm = split(job_id)
   local r = load(mid, idx)
   local holds = r and r.state == 'g' and r.alarm == alarm
   -- Its lease ran out, so it is unknown, to be sent again or (same alarm) on hold: a late yes still settles it.
   local settles = r and r.state == 'u' and (r.alarm == alarm + 1 or r.alarm == alarm) and state == 't'
   if r and line ~= '' then log(mid, idx, line) end
+  if r and mark ~= '' then remember(mark, settles and job_id_of(mid, idx, r.alarm) or job_id, keep_s.finished) end
   if r and own then later('ZREM', 'rq:wip:' .. QUEUES[r.queue], job_id .. ':' .. worker) end
   moved[#moved + 1] = (holds or settles) and 1 or 0
   if holds or settles then
@@ -104,6 +113,12 @@ for at = 6, #ARGV, 10 do
     local waits_until = signal ~= '' and learn(r, job_id, id, signal, pause_s, reason)
     r.deaths = tonumber(deaths)
     if counts == '1' then r.attempts = r.attempts + 1 end
+    if any_early then
+      local heard = mark == '' and state or hear_early(mid, idx, r, mark, state)
+      heard = hear_early(mid, idx, r, id, heard)
+      if heard ~= state then state, due = heard, '' end
+    end
+    if dead == '1' and state == 'f' then bury(r.account, r.uuid, reason) end
     if moved_to ~= '' then call('HSET', 'pr:moved', r.account .. ' ' .. r.uuid, moved_to) end
     if due == '' then
       local job, queue = job_id, QUEUES[r.queue]
@@ -117,16 +132,16 @@ for at = 6, #ARGV, 10 do
       later('HSET', bucket('d', mid, idx), idx, as_text(r))
       later('ZADD', state == 'u' and HELD or LISTS[state], seconds(NOW), id)
       if own then
-        local status = state == 't' and 'finished' or 'failed'
+        local status = SENT[state] and 'finished' or 'failed'
         local fields = { 'status', status, 'ended_at', stamp }
         if reason ~= '' then
           fields[5], fields[6] = 'exc_info', reason
         end
         -- One field more than it had: its job was gone.
         if call('HSET', 'rq:job:' .. job, unpack(fields)) == #fields / 2 then write_job(job, queue, status, stamp) end
-        later('ZADD', 'rq:' .. status .. ':' .. queue, seconds(NOW + keep_s[state]), job)
+        later('ZADD', 'rq:' .. status .. ':' .. queue, seconds(NOW + keep_s[status]), job)
       end
-      if state == 't' then sent = sent + 1 else failed = failed + 1 end
+      if SENT[state] then sent = sent + 1 else failed = failed + 1 end
     else
       if own then call('DEL', 'rq:job:' .. job_id) end
       local due_at = math.max(NOW + tonumber(due), waits_until or 0)

@@ -25,12 +25,14 @@ from postrider.web import (
     deliveries,
     health,
     hooks,
+    incoming,
     messages,
     metrics,
     operations,
     problems,
     schedules,
     simple,
+    suppressions,
     traffic,
 )
 from postrider.web.auth import SCHEMES, Gate
@@ -93,6 +95,8 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     app.register_blueprint(schedules.blueprint(service, gate))
     app.register_blueprint(health.blueprint(service))
     app.register_blueprint(hooks.blueprint(service))
+    app.register_blueprint(incoming.blueprint(service, gate))
+    app.register_blueprint(suppressions.blueprint(service, gate))
     app.register_blueprint(dashboard.blueprint(service, gate))
     app.register_blueprint(accounts.blueprint(service, gate))
     app.register_blueprint(metrics.blueprint(service, gate))

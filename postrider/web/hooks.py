@@ -20,4 +20,9 @@ def blueprint(service: Service) -> APIBlueprint:
         service.receive(messenger, account, headers, request.get_data(cache=False))
         return jsonify(status="ok")
 
+    @bp.get("/<messenger>/<account>")
+    def prove(messenger: str, account: str) -> Response:
+        word = service.challenge(messenger, account, request.args.to_dict())
+        return Response(word, content_type="text/plain; charset=utf-8")
+
     return bp

@@ -92,6 +92,12 @@ class PageIn(_Strict):
     cursor: Annotated[str | None, Field(description="`next` of the page before")] = None
 
 
+class PageOfIn(PageIn):
+    """Which part of a list, and of which messenger."""
+
+    service: Annotated[str | None, Field(description="The messenger", examples=["viber"])] = None
+
+
 class ScheduledOut(BaseModel):
     """What waits, soonest first."""
 

@@ -248,6 +248,11 @@ RECIPIENT = [
     (403, "Forbidden: bot can't send messages to bots"),
     (400, "Bad Request: not enough rights to send text messages to the chat"),
 ]
+DEAD = {
+    "Forbidden: bot was blocked by the user",
+    "Forbidden: user is deactivated",
+    "Forbidden: the group chat was deleted",
+}
 REQUEST = [
     (400, "Bad Request: message text is empty"),
     (400, "Bad Request: message is too long"),
@@ -262,14 +267,14 @@ REQUEST = [
 
 @pytest.mark.parametrize(("code", "why"), RECIPIENT + REQUEST)
 def test_a_fault_of_recipient_or_request_is_refused_in_telegrams_words(code, why):
-    assert BOT.read(refusal(code, why)) == Rejected(why)
+    assert BOT.read(refusal(code, why)) == Rejected(why, dead=why in DEAD)
 
 
 @pytest.mark.parametrize(("_", "why"), RECIPIENT + REQUEST)
 @pytest.mark.parametrize("code", [400, 404, 500, None])
 def test_the_description_counts_more_than_the_code(_, why, code):
     body = {"ok": False, "error_code": code, "description": why}
-    assert BOT.read(reply(body)) == Rejected(why)
+    assert BOT.read(reply(body)) == Rejected(why, dead=why in DEAD)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from viberbot import Api, BotConfiguration
@@ -19,7 +19,6 @@ from viberbot.api.viber_requests import create_request
 from messengers.base import (
     Identity,
     Outbound,
-    Person,
     Rejected,
     Reply,
     Request,
@@ -229,7 +228,8 @@ def test_a_fault_of_the_account_holds_it(status, why):
     ],
 )
 def test_a_fault_of_recipient_or_request_is_refused_in_vibers_words(status, why):
-    assert BOT.read(reply({"status": status, "status_message": why})) == Rejected(why)
+    dead = status in {5, 6}
+    assert BOT.read(reply({"status": status, "status_message": why})) == Rejected(why, dead)
 
 
 def test_too_many_messages_to_one_person_wait_and_hold_nobody_else():
@@ -268,7 +268,9 @@ def test_an_http_error_without_vibers_words_is_judged_by_its_status(status, outc
 
 @pytest.mark.parametrize("message", [None, "", " \n", 5, []])
 def test_a_refusal_without_words_shows_its_status(message):
-    assert BOT.read(reply({"status": 6, "status_message": message})) == Rejected("status 6")
+    assert BOT.read(reply({"status": 6, "status_message": message})) == Rejected(
+        "status 6", dead=True
+    )
 
 
 def test_a_reason_never_holds_the_token_and_can_be_stored():
@@ -297,7 +299,8 @@ def test_junk_gives_an_outcome_and_is_never_taken_for_a_yes(status, body):
     assert isinstance(BOT.read(answer), Retry | Rejected | Unclear)
     assert isinstance(BOT.read_whoami(answer), Retry | Rejected | Unclear)
     assert isinstance(BOT.read_webhook(answer), Rejected)
-    assert BOT.people(body) == []
+    assert BOT.receipts(body) == []
+    assert BOT.incoming(body) == []
 
 
 # Broadcasts
@@ -374,7 +377,8 @@ def row(to: object, status: object, why: object = "because") -> dict:
 @pytest.mark.parametrize(
     ("status", "outcome"),
     [
-        *((status, Rejected("because")) for status in (3, 4, 5, 6, 11, 13, 14, 16, 17, 18)),
+        *((status, Rejected("because")) for status in (3, 4, 11, 13, 14, 16, 17, 18)),
+        *((status, Rejected("because", dead=True)) for status in (5, 6)),
         (12, Retry("because", after_s=600, pauses="recipient")),
         *((status, Retry("because")) for status in (1, 2, 7, 8, 9, 10, 15, 19, 20)),
         *((status, Retry("because")) for status in (-1, 21, 99)),
@@ -486,11 +490,14 @@ def test_a_webhook_that_viber_cannot_reach_is_refused_in_its_words():
 # Callbacks
 
 
+TOKEN_OF_IT = 4912661846655238145
+
+
 def callback(event: str, **fields: object) -> dict:
     return {
         "event": event,
-        "timestamp": 1_700_000_000_000,
-        "message_token": 4912661846655238145,
+        "timestamp": int(NOW.timestamp() * 1000),
+        "message_token": TOKEN_OF_IT,
     } | fields
 
 
@@ -551,16 +558,18 @@ def test_whoever_writes_subscribes_or_opens_the_chat_is_found_as_by_viberbot(eve
     theirs = create_request(event)
     who = theirs.sender if event["event"] == "message" else theirs.user
 
-    found = BOT.people(json.dumps(event).encode())
+    (found,) = BOT.incoming(json.dumps(event).encode())
 
-    assert found == [Person(ADA, "Ada")]
-    assert found == [Person(who.id, who.name)]
+    assert (found.sender, found.name, found.at) == (ADA, "Ada", NOW)
+    assert (found.sender, found.name) == (who.id, who.name)
+    assert found.id == str(theirs.message_token if event["event"] == "message" else TOKEN_OF_IT)
 
 
 @pytest.mark.parametrize("name", [None, "", 5, "\x00"])
 def test_a_name_is_not_needed(name):
     event = callback("subscribed", user={"id": ADA, "name": name})
-    assert BOT.people(json.dumps(event).encode()) == [Person(ADA, ADA)]
+    (found,) = BOT.incoming(json.dumps(event).encode())
+    assert (found.sender, found.name, found.kind) == (ADA, ADA, "joined")
 
 
 @pytest.mark.parametrize(
@@ -569,7 +578,6 @@ def test_a_name_is_not_needed(name):
         callback("delivered", user_id=ADA),
         callback("seen", user_id=ADA),
         callback("failed", user_id=ADA, desc="failure description"),
-        callback("unsubscribed", user_id=ADA),
         callback("webhook"),
         callback("message", user=PERSON),
         callback("subscribed", sender=PERSON),
@@ -582,5 +590,50 @@ def test_a_name_is_not_needed(name):
         {"sender": PERSON},
     ],
 )
-def test_receipts_goodbyes_and_junk_name_nobody(event):
-    assert BOT.people(json.dumps(event).encode()) == []
+def test_receipts_and_junk_are_no_message(event):
+    assert BOT.incoming(json.dumps(event).encode()) == []
+
+
+@pytest.mark.parametrize(
+    ("event", "state"), [("delivered", "delivered"), ("seen", "read"), ("failed", "failed")]
+)
+def test_a_receipt_is_read_as_by_viberbot(event, state):
+    raw = callback(event, user_id=ADA, desc="because")
+    theirs = create_request(raw)
+    (found,) = BOT.receipts(json.dumps(raw).encode())
+    assert (found.provider_id, found.to) == (str(theirs.message_token), theirs.user_id)
+    assert (found.state, found.at, found.reason) == (state, NOW, "because")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"message_token": None},
+        {"message_token": True},
+        {"message_token": -1},
+        {"message_token": 10**40},
+        {"message_token": "x"},
+        {"message_token": 1.5},
+        {"user_id": None},
+        {"user_id": "a b"},
+        {"event": "subscribed"},
+        {"event": ["seen"]},
+    ],
+)
+def test_a_receipt_without_its_message_or_recipient_is_none(fields):
+    event = callback("seen", user_id=ADA) | fields
+    assert BOT.receipts(json.dumps(event).encode()) == []
+
+
+def test_who_unsubscribes_is_told_as_gone():
+    (found,) = BOT.incoming(json.dumps(callback("unsubscribed", user_id=ADA)).encode())
+    assert (found.sender, found.kind) == (ADA, "left")
+
+
+@pytest.mark.parametrize("hours", [-4, 4, 24 * 365])
+def test_a_callback_that_is_too_old_is_refused_however_well_signed(hours):
+    at = int((NOW - timedelta(hours=hours)).timestamp() * 1000)
+    body = json.dumps(callback("seen", user_id=ADA) | {"timestamp": at}).encode()
+    headers = {"x-viber-content-signature": Api(CONFIGURATION)._calculate_message_signature(body)}  # noqa: SLF001
+    assert not BOT.authentic(headers, body, NOW)
+    assert BOT.authentic(headers, body, NOW - timedelta(hours=hours))

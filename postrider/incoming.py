@@ -1,0 +1,184 @@
+"""What people send to our accounts: kept for a while, each once, and obeyed where it says stop."""
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import redis
+
+from messengers.base import Incoming, Kind
+from postrider import records
+from postrider.errors import InvalidRequest
+from postrider.scripts import Scripts, unavailable_when_redis_is
+
+KEPT_S = 30 * 86_400
+"""Seconds for which an incoming message is kept."""
+KNOWN_S = 8 * 86_400
+"""Seconds for which a repeat is known as one: Meta repeats for 7 days, the others for less."""
+CHUNK = 500
+LOOKED_AT = 10_000
+"""Messages that a filter looks at for one page: where few match, a page is short, and the next one goes on."""
+_CURSOR = re.compile(r"[0-9]{1,15}-[0-9]{1,10}")
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An incoming message as it is kept. `id` is ours; `provider_id` the messenger's; `at` is when it was sent."""
+
+    id: str
+    provider_id: str
+    service: str
+    account: str
+    uuid: str
+    name: str
+    text: str
+    kind: Kind
+    at: datetime
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class HeardPage:
+    """A part of the list, and the cursor of the next part or None."""
+
+    rows: list[Heard]
+    next: str | None
+
+
+def plain(text: str) -> str:
+    """`text` without case, spaces, punctuation and marks of style: what is left to tell one word from another."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(c for c in folded if unicodedata.category(c)[0] in "LNM")
+
+
+def plain_words(setting: str) -> frozenset[str]:
+    """The words that a setting lists between commas."""
+    return frozenset(filter(None, map(plain, setting.split(","))))
+
+
+def wish(message: Incoming, opt_out: frozenset[str], opt_in: frozenset[str]) -> str:
+    """What the sender asks for, as incoming.lua spells it: `o` no more, `i` again, `l` nothing, but is alive, or ''.
+
+    In a group nobody speaks for all.
+    """
+    if message.kind == "left":
+        return "o" if not message.group else ""
+    if message.group:
+        return "l"
+    if message.kind == "joined":
+        return "i"
+    word = plain(message.text) if message.kind in {"text", "button"} else ""
+    if word in opt_out:
+        return "o"
+    return "i" if word in opt_in else "l"
+
+
+class Arrivals:
+    """Incoming messages in one Redis: `pr:in`, the newest so many."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.redis = client
+        self.scripts = Scripts(client)
+
+    @unavailable_when_redis_is
+    def take(
+        self,
+        service: str,
+        account: str,
+        messages: Sequence[Incoming],
+        *,
+        kept: int,
+        opt_out: frozenset[str],
+        opt_in: frozenset[str],
+    ) -> list[Incoming]:
+        """Keeps these, does what they ask for, and gives those back that are new. Taking them again changes nothing."""
+        key = records.account_key(service, account)
+        new: list[Incoming] = []
+        for first in range(0, len(messages), CHUNK):
+            chunk = messages[first : first + CHUNK]
+            args: list[str | bytes] = []
+            for m in chunk:
+                tos = (m.sender, *m.also)
+                args += (_mark(key, m), _text(service, account, m), wish(m, opt_out, opt_in))
+                args += (str(len(tos)), *tos)
+            found = self.scripts.run("incoming", kept, KEPT_S, KNOWN_S, key, *args)
+            new += (m for m, is_new in zip(chunk, found, strict=True) if is_new)
+        return new
+
+    @unavailable_when_redis_is
+    def page(
+        self,
+        limit: int,
+        cursor: str | None = None,
+        *,
+        service: str | None = None,
+        account: str | None = None,
+        uuid: str | None = None,
+    ) -> HeardPage:
+        """The newest of them, or those behind `cursor`; only of this messenger, account, sender, where given."""
+        if cursor is not None and not _CURSOR.fullmatch(cursor):
+            raise InvalidRequest("cursor", "is not one that this service gave")
+        wanted = {"service": service, "account": account, "uuid": uuid and uuid.removeprefix("+")}
+        rows: list[Heard] = []
+        looked = 0
+        for looked, (id_, told) in enumerate(self._newest(cursor, max(limit + 1, CHUNK)), 1):
+            if len(rows) == limit or looked > LOOKED_AT + limit:
+                return HeardPage(rows, cursor)
+            cursor = id_
+            uuids = {told["uuid"].removeprefix("+"), *told["also"]}
+            if all(
+                value is None or (value in uuids if name == "uuid" else told[name] == value)
+                for name, value in wanted.items()
+            ):
+                rows.append(_heard(id_, told))
+        return HeardPage(rows, None)
+
+    def _newest(self, cursor: str | None, part: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        client: Any = self.redis
+        end = f"({cursor}" if cursor else "+"
+        while found := client.xrevrange("pr:incoming", end, "-", count=part):
+            for id_, fields in found:
+                yield id_.decode(), json.loads(fields[b"j"])
+            end = f"({found[-1][0].decode()}"
+
+
+def _mark(account: str, message: Incoming) -> bytes:
+    """Told from a receipt's mark by what stands before it."""
+    told = f"in {account} {message.id}".encode(errors="replace")
+    return hashlib.blake2b(told, digest_size=10).digest()
+
+
+def _text(service: str, account: str, m: Incoming) -> str:
+    fields: dict[str, object] = {
+        "id": m.id,
+        "service": service,
+        "account": account,
+        "uuid": m.sender,
+        "also": m.also,
+        "name": m.name,
+        "text": m.text,
+        "kind": m.kind,
+        "at": m.at.timestamp() if m.at else None,
+    }
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+
+
+def _heard(id_: str, told: dict[str, Any]) -> Heard:
+    received_at = records.moment(int(id_.partition("-")[0]) / 1000)
+    return Heard(
+        id=id_,
+        provider_id=told["id"],
+        service=told["service"],
+        account=told["account"],
+        uuid=told["uuid"],
+        name=told["name"],
+        text=told["text"],
+        kind=told["kind"],
+        at=received_at if told["at"] is None else records.moment(told["at"]),
+        received_at=received_at,
+    )
