@@ -93,6 +93,8 @@ def new_message_id(now: datetime) -> str:
     return "".join(reversed(digits))
 
 
+CallbackFormat = Literal["event", "task"]
+"""`event`: signed events, as they come; `task`: `{"task_id", "result"}`, once, when a delivery has ended."""
 Role = Literal["viewer", "sender", "admin"]
 
 
@@ -127,6 +129,8 @@ class NewMessage:
     send_at: datetime | None = None
     template: Template | None = field(default=None, repr=False)
     priority: Priority = "normal"
+    callback_url: str | None = field(default=None, repr=False)
+    callback_format: CallbackFormat = "event"
 
 
 @dataclass(frozen=True, slots=True)

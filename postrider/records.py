@@ -81,10 +81,11 @@ def _recipient(account: str, uuid: str) -> Recipient:
     return Recipient(uuid, service, name or "default")
 
 
-def record(to: Recipient, priority: Priority) -> str:
-    """A delivery that nothing has happened to: state and queue, account, uuid."""
+def record(to: Recipient, priority: Priority, *, told: bool = False) -> str:
+    """A delivery that nothing has happened to: state and queue, mark, account, uuid. `told`: callbacks tell of it."""
     account = account_key(to.service, to.account)
-    return f"{LETTERS[State.SCHEDULED]}{QUEUES[priority][0]} {account} {to.uuid}"
+    mark = "*" if told else ""
+    return f"{LETTERS[State.SCHEDULED]}{QUEUES[priority][0]}{mark} {account} {to.uuid}"
 
 
 def delivery(id_: str, raw: bytes) -> Delivery:

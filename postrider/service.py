@@ -28,6 +28,7 @@ from messengers.base import (
 )
 from postrider import verdicts
 from postrider.errors import BadSignature, InvalidRequest, NotFound, Unavailable
+from postrider.guard import Refused
 from postrider.inbox import Inbox
 from postrider.limits import Limits, limits_of
 from postrider.model import (
@@ -40,6 +41,7 @@ from postrider.model import (
     Verdict,
     new_message_id,
 )
+from postrider.outbox import Outbox
 from postrider.records import account_key
 from postrider.settings import Settings
 from postrider.store import Claimed, Page, Store
@@ -82,9 +84,11 @@ class Service:
     """The same -> what it may do; an account that turns out not to be allowed to broadcast no longer does."""
 
     inbox: Inbox = field(init=False)
+    outbox: Outbox = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "inbox", Inbox(self.store.redis))
+        object.__setattr__(self, "outbox", Outbox(self.store.redis))
         limits = {key: limits_of(adapter, self.settings) for key, adapter in self.accounts.items()}
         object.__setattr__(self, "limits", limits)
 
@@ -105,10 +109,15 @@ class Service:
             )
         self._check_recipients(new)
         self._check_body(new)
+        self._check_callback(new)
         now = self.store.now()
         self._check_time(new.send_at, now)
         message = self.store.accept(
-            new_message_id(now), replace(new, recipients=recipients), now, self._receivers(new)
+            new_message_id(now),
+            replace(new, recipients=recipients),
+            now,
+            self._receivers(new),
+            told=bool(new.callback_url or self.settings.webhook_url),
         )
         return message, recipients
 
@@ -163,6 +172,18 @@ class Service:
                 raise InvalidRequest("body", f"{reason} (recipients[{index}], {key[0]})")
         if new.template and not templated:
             raise InvalidRequest("template", "is for whatsapp, and no recipient is there")
+
+    def _check_callback(self, new: NewMessage) -> None:
+        if new.callback_url is None:
+            if new.callback_format != "event":
+                raise InvalidRequest("callback_format", "is for a callback_url, and there is none")
+            return
+        if self.settings.webhook_secret is None:
+            raise InvalidRequest("callback_url", "callbacks need WEBHOOK_SECRET, which is not set")
+        try:
+            self.settings.guard.target(new.callback_url)
+        except Refused as error:
+            raise InvalidRequest("callback_url", str(error)) from None
 
     def _check_time(self, send_at: datetime | None, now: datetime) -> None:
         if send_at is None:

@@ -3,6 +3,7 @@
 The environment beats `.env`; an empty value counts as unset; `NAME_FILE` may name a file that holds the secret `NAME`.
 """
 
+import base64
 import os
 import zoneinfo
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ from pydantic import (
 
 from postrider import link
 from postrider.errors import Misconfigured
+from postrider.guard import Guard
 
 DAY_S = 86_400
 
@@ -64,6 +66,23 @@ def _host_port(bind: str) -> str:
     if not (colon and host and port.isdigit() and 0 < int(port) < 65_536):
         raise ValueError("write it as HOST:PORT, for example 127.0.0.1:5000")
     return bind
+
+
+def _guarded(text: str) -> str:
+    Guard.read(text)  # which says what is wrong with it
+    return text
+
+
+def _webhook_secret(secret: SecretStr | None) -> SecretStr | None:
+    if secret is None:
+        return None
+    try:
+        prefix, _, key = secret.get_secret_value().partition("_")
+        if prefix == "whsec" and 24 <= len(base64.b64decode(key, validate=True)) <= 64:
+            return secret
+    except ValueError:
+        pass
+    raise ValueError("write it as whsec_ and 24 to 64 random bytes in base64; ./run.sh makes one")
 
 
 Switch = Annotated[bool, BeforeValidator(_switch)]
@@ -134,6 +153,14 @@ class Settings(BaseModel):
     """Seconds a finished delivery stays to be seen."""
     delete_failed_timeout: PositiveInt = 30 * DAY_S
     """Seconds a failed delivery stays to be seen."""
+
+    # callbacks
+    webhook_url: Url | None = None
+    """What becomes of every delivery is posted there; besides, each message may name a `callback_url`."""
+    webhook_secret: Annotated[SecretStr | None, AfterValidator(_webhook_secret)] = None
+    """Signs callbacks (Standard Webhooks), `whsec_...`; `./run.sh` makes one."""
+    callback_allow_private: Annotated[str, AfterValidator(_guarded)] = "off"
+    """Networks and hosts, between commas, that callbacks may go to although they are not public; `on`: all there are."""
 
     # telegram
     telegram_bot_token: SecretStr | None = None
@@ -215,6 +242,17 @@ class Settings(BaseModel):
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("TLS_CERT_FILE and TLS_KEY_FILE: set both, or neither")
         return self
+
+    @model_validator(mode="after")
+    def _callbacks_are_signed(self) -> Self:
+        if self.webhook_url and self.webhook_secret is None:
+            raise ValueError("WEBHOOK_URL: needs WEBHOOK_SECRET; ./run.sh makes one")
+        return self
+
+    @property
+    def guard(self) -> Guard:
+        """What callbacks may call."""
+        return Guard.read(self.callback_allow_private)
 
     @property
     def host(self) -> str:

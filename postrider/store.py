@@ -132,9 +132,17 @@ class Store:
 
     @unavailable_when_redis_is
     def accept(
-        self, message_id: str, new: NewMessage, now: datetime, receivers: int | None = None
+        self,
+        message_id: str,
+        new: NewMessage,
+        now: datetime,
+        receivers: int | None = None,
+        *,
+        told: bool = False,
     ) -> Message:
         """Stores `new` with all its deliveries, or nothing. `receivers`: how many of them one call can reach.
+
+        `told`: callbacks tell what becomes of it.
 
         Raises Unavailable; with `accepted_unknown` when Redis went away at the commit.
         """
@@ -150,7 +158,7 @@ class Store:
         )
         deadline = records.seconds(now.timestamp() + COMMIT_WITHIN_S)
         due = records.seconds(due_at.timestamp())
-        written = [records.record(recipient, new.priority) for recipient in new.recipients]
+        written = [records.record(to, new.priority, told=told) for to in new.recipients]
 
         def step(phases: int, first: int, count: int, *more: str | float) -> None:
             command = self._commit if phases & _COMMIT else self.redis.execute_command
@@ -161,8 +169,10 @@ class Store:
         fields = records.message_fields(message)
         if receivers is not None:
             fields += ["receivers", str(receivers)]
+        if new.callback_url:
+            fields += ["callback_url", new.callback_url, "callback_format", new.callback_format]
         texts = sum(len(text.encode()) for text in (*fields, *written))
-        self.room.demand(size_of(texts, message.total))
+        self.room.demand(size_of(texts, message.total, told=told))
         if message.total <= CHUNK:
             with _committing():
                 step(_WRITE | _COMMIT | _ARM, 0, message.total, len(fields), *fields, *written)

@@ -2,7 +2,8 @@
 --
 -- Ours
 --   pr:m:<message>             hash    body, accepted (s), due (s), timed, total, left, template, committed, armed,
---                                      receivers (how many of them one call can reach)
+--                                      receivers (how many of them one call can reach); for callbacks: callback_url,
+--                                      callback_format, owner, reference, told (how many events)
 --   pr:d:<message>:<bucket>    hash    index -> record of that delivery; BUCKET of them, so that it stays a listpack
 --   pr:a:<message>:<bucket>    hash    index -> its attempts, a line of JSON each
 --   pr:waiting                 zset    delivery -> when it is due (s): scheduled, retrying, paused, unknown
@@ -23,14 +24,17 @@
 --   pr:served                  string  when a worker of ours last claimed (s)
 --   pr:claimed:<worker>        string  its last claim: nonce and jobs, for one whose answer was lost
 --   pr:turn, pr:swept, pr:patience, pr:rescued   strings of claim, overdue and rescue
+--   pr:outbox                  list    events that callbacks are to tell, a line of JSON each: see `tell`
+--   pr:tasks:<message>         bitmap  whose end was told, where that is told once
+--   pr:c:<callback>, pr:cb:... see _callbacks.lua
 --   pr:wake                    channel a due time (s), told to sleeping workers
 -- RQ's and rq-scheduler's own: names and formats as rq 2.11 and rq-scheduler 0.14 have them
 --   rq:job:<job>, rq:queue:<queue>, rq:wip:<queue>, rq:finished:<queue>, rq:failed:<queue>, rq:worker:<name>,
 --   rq:results:<job>
 --
 -- A record is one line: state letter, queue letter and marks; alarm and attempts, both left out while they are 0; account
--- (its service; `/` and its name unless that is `default`); uuid. Marks: `+` its turn with its recipient has come; `!n` its
--- worker died, so that it is sent alone, and n such lone attempts have ended so, too.
+-- (its service; `/` and its name unless that is `default`); uuid. Marks: `*` callbacks tell of it; `+` its turn with its
+-- recipient has come; `!n` its worker died, so that it is sent alone, and n such lone attempts have ended so, too.
 -- A job's id is its delivery's, and from the second alarm on `-` and the alarm's number: who holds an older one comes
 -- late and changes nothing.
 
@@ -116,7 +120,7 @@ end
 local records = {} -- bucket -> index -> record, or false: read once in a script
 
 local function parse(raw)
-  local state, queue, slot, deaths, rest = string.match(raw or '', '^(%a)([hdl])(%+?)!?(%d*) (.*)$')
+  local state, queue, told, slot, deaths, rest = string.match(raw or '', '^(%a)([hdl])(%*?)(%+?)!?(%d*) (.*)$')
   if not rest then return false end -- nothing, or nothing of ours
   local alarm, attempts, account, uuid = string.match(rest, '^(%d+) (%d+) (%S+) (.*)$')
   if not alarm then
@@ -124,7 +128,7 @@ local function parse(raw)
     account, uuid = string.match(rest, '^(%a%S*) (.*)$')
     if not uuid then return false end
   end
-  return { state = state, queue = queue, slot = slot == '+', deaths = tonumber(deaths), alarm = tonumber(alarm),
+  return { state = state, queue = queue, told = told == '*', slot = slot == '+', deaths = tonumber(deaths), alarm = tonumber(alarm),
     attempts = tonumber(attempts), account = account, uuid = uuid }
 end
 
@@ -160,12 +164,45 @@ local function load(mid, idx)
 end
 
 local function as_text(r)
-  local marks = r.queue .. (r.slot and '+' or '') .. (r.deaths and '!' .. r.deaths or '')
+  local marks = r.queue .. (r.told and '*' or '') .. (r.slot and '+' or '') .. (r.deaths and '!' .. r.deaths or '')
   local counts = (r.alarm > 0 or r.attempts > 0) and ' ' .. r.alarm .. ' ' .. r.attempts or ''
   return r.state .. marks .. counts .. ' ' .. r.account .. ' ' .. r.uuid
 end
 
 local function save(mid, idx, r) call('HSET', bucket('d', mid, idx), idx, as_text(r)) end
+
+-- Events that end a delivery, as far as we can tell.
+local ENDS = { sent = true, failed = true, cancelled = true, expired = true, suppressed = true }
+local TASKS_KEPT_S = 90 * 86400
+local callbacks = {} -- message -> what its callbacks need: read once in a script
+
+-- Puts into the outbox that delivery `r` has come to `event` (sent, delivered, read, failed, cancelled, expired, suppressed,
+-- unknown), when callbacks tell of it. To be called with every change to such a state, in the script that makes it; `reason`
+-- and `provider_id` may be nil. The line holds all that a callback needs: its message may be purged before anybody reads it.
+local function tell(mid, idx, r, event, reason, provider_id)
+  if not r.told then return end
+  local message, id = 'pr:m:' .. mid, delivery_id(mid, idx)
+  local c = callbacks[mid]
+  if not c then
+    c = call('HMGET', message, 'callback_url', 'callback_format', 'owner', 'reference', 'total')
+    callbacks[mid] = c
+  end
+  local sequence = call('HINCRBY', message, 'told', 1)
+  local tries = r.attempts + ((event == 'sent' or event == 'delivered' or event == 'read') and 1 or 0) -- a yes uses up none
+  local line = { id = string.format('%s_%06d', mid, sequence), type = 'delivery.' .. event, at = seconds(NOW),
+    url = c[1] or nil, owner = c[3] or nil, data = { id = id, message = mid, uuid = r.uuid, account = r.account,
+      state = event, reason = reason or '', provider_id = provider_id or '', reference = c[4] or nil, attempts = tries,
+      sequence = sequence } }
+  if c[2] == 'task' then
+    line.format = 'task'
+    local tasks = 'pr:tasks:' .. mid
+    if ENDS[event] and call('SETBIT', tasks, idx, 1) == 0 then
+      line.task = c[5] == '1' and mid or id
+      call('EXPIRE', tasks, TASKS_KEPT_S)
+    end
+  end
+  call('RPUSH', 'pr:outbox', cjson.encode(line))
+end
 
 local function write_job(job_id, queue, status, stamp)
   call('HSET', 'rq:job:' .. job_id, 'data', payload(job_id), 'created_at', stamp, 'origin', queue, 'status', status,

@@ -85,6 +85,8 @@ local function learn(r, job_id, id, signal, pause_s, why)
   end
 end
 
+local TOLD = { t = 'sent', f = 'failed', u = 'unknown' }
+
 local jobs = {}
 for at = 6, #ARGV, 10 do jobs[#jobs + 1] = ARGV[at] end
 prefetch(jobs)
@@ -115,6 +117,7 @@ for at = 6, #ARGV, 10 do
       end
       later('HSET', bucket('d', mid, idx), idx, as_text(r))
       later('ZADD', RESTS[state], seconds(NOW), id)
+      if r.told then tell(mid, idx, r, TOLD[state], reason, line ~= '' and cjson.decode(line)[5]) end
       if own then
         local status = state == 't' and 'finished' or 'failed'
         local fields = { 'status', status, 'ended_at', stamp }

@@ -13,7 +13,7 @@ from postrider.errors import Misconfigured, Unavailable
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import Store
-from postrider.web import dashboard, health, hooks, problems, simple
+from postrider.web import callbacks, dashboard, health, hooks, problems, simple
 from postrider.web.auth import Gate
 from postrider.web.strict_json import StrictJSONProvider
 
@@ -65,6 +65,7 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     app.register_blueprint(simple.blueprint(service, gate))
     app.register_blueprint(health.blueprint(service))
     app.register_blueprint(hooks.blueprint(service))
+    app.register_blueprint(callbacks.blueprint(service, gate))
     app.register_blueprint(dashboard.blueprint(service, gate))
 
     @app.after_request
