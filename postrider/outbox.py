@@ -4,7 +4,6 @@ Scripts that move a delivery put its event in with the move itself: `tell` in `l
 """
 
 import json
-import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ import redis
 
 from postrider import records
 from postrider.callbacks import GIVEN_UP_S, Event, Result, State
-from postrider.errors import IllegalTransition, InvalidRequest, NotFound
+from postrider.errors import IllegalTransition, NotFound
 from postrider.model import new_message_id
 from postrider.scripts import Scripts, unavailable_when_redis_is
 
@@ -26,7 +25,6 @@ CHUNK = 1_000
 KEPT_S: Mapping[State, float] = {"done": 86_400, "dead": 30 * 86_400}
 KEPT: Mapping[State, int] = {"done": 100_000, "dead": 1_000_000}
 """How long, and how many, ended ones are kept to be seen and replayed."""
-_ID = re.compile(r"\w{1,64}", re.ASCII)
 OFF_S = 30 * 86_400
 """Seconds after which an address that was turned off is tried again."""
 
@@ -188,13 +186,16 @@ class Outbox:
         """
         client: Any = self.redis
         key = _list(state, owner)
-        if cursor is not None and not _ID.fullmatch(cursor):
-            raise InvalidRequest("cursor", "is not one that this service gave")
-        start = "+" if cursor is None else f"({cursor}"
+        _, behind = records.read_cursor(cursor)
+        start = f"({behind}" if behind else "+"
         total = client.zcard(key)
         ids = client.zrange(key, start, "-", desc=True, bylex=True, offset=0, num=limit + 1)
         found = [callback for callback in self._read(ids[:limit]) if callback]
-        return found, total, ids[limit - 1].decode() if len(ids) > limit else None
+        return (
+            found,
+            total,
+            records.cursor(0.0, ids[limit - 1].decode()) if len(ids) > limit else None,
+        )
 
     @unavailable_when_redis_is
     def find(self, id_: str, owner: str | None) -> Callback:

@@ -108,6 +108,7 @@ class _Call:
         self._head: list[bytes] = []
         self._chunks: list[bytes] = []
         self._left = MAX_REPLY
+        self._sockets: list[socket.socket] = []
         self._curl = curl = pycurl.Curl()
         curl.setopt(pycurl.NOSIGNAL, 1)
         curl.setopt(pycurl.PROXY, "")
@@ -130,7 +131,7 @@ class _Call:
     def send(self, method: str, headers: Mapping[str, str], body: bytes) -> Reply | NoReply:
         """What came back."""
         sent = {"Accept-Encoding": "identity", "User-Agent": "postrider", **headers, "Expect": ""}
-        with closing(self._curl) as curl:
+        with closing(self._curl) as curl, closing(self):
             curl.setopt(pycurl.HTTPHEADER, [f"{k}: {v}" if v else f"{k}:" for k, v in sent.items()])
             if method == "POST":
                 curl.setopt(pycurl.POST, 1)
@@ -151,7 +152,14 @@ class _Call:
         host, port = asked.addr[0], asked.addr[1]
         if ip_address(host.partition("%")[0]) not in self._addresses or port != self._target.port:
             return int(pycurl.SOCKET_BAD)
-        return socket.socket(asked.family, asked.socktype, asked.protocol)
+        opened = socket.socket(asked.family, asked.socktype, asked.protocol)
+        self._sockets.append(opened)  # pycurl takes a duplicate of it
+        return opened
+
+    def close(self) -> None:
+        """Closes our ends of the sockets."""
+        for opened in self._sockets:
+            opened.close()
 
     def _take(self, chunk: bytes) -> int:
         part = chunk[: self._left]
