@@ -252,5 +252,13 @@ def _callback(id_: bytes, fields: Mapping[bytes, bytes]) -> Callback | None:
         answered_at=records.moment(answer["at"]) if answer else None,
         status=answer.get("status"),
         reason=answer.get("reason", ""),
-        data=Event.read(fields[b"line"]).data,
+        data=_data(fields[b"line"]),
     )
+
+
+def _data(line: bytes) -> Mapping[str, Any]:
+    """What an event tells; nothing where the line is none of ours."""
+    try:
+        return Event.read(line).data
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
