@@ -5,6 +5,7 @@ again when its lease ends, under the same id.
 """
 
 import logging
+import os
 import queue
 import signal
 import threading
@@ -37,6 +38,8 @@ BELL_S = 1.0
 """Seconds for which Redis is asked at a time whether there is an event; shorter than our clients wait for an answer."""
 REDIS_AWAY_S = 0.5
 FORGET_S = 60.0
+NICE = 10
+"""Sends come first, where processors are few."""
 DRAIN_S = 20.0
 """Seconds that calls under way get to end at a stop."""
 RECORD_WITHIN_S = 5.0
@@ -44,6 +47,7 @@ RECORD_WITHIN_S = 5.0
 
 def run(settings: Settings) -> int:
     """Works until SIGTERM or SIGINT; gives the exit code. Raises Misconfigured."""
+    os.nice(NICE)
     # Blocked and waited for: a handler would miss one that comes while it is set up.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     if settings.webhook_secret is None:

@@ -25,6 +25,8 @@ CHUNK = 1_000
 KEPT_S: Mapping[State, float] = {"done": 86_400, "dead": 30 * 86_400}
 KEPT: Mapping[State, int] = {"done": 100_000, "dead": 1_000_000}
 """How long, and how many, ended ones are kept to be seen and replayed."""
+LEFT_ALONE_S = 5.0
+"""Seconds between tries at a host that has not answered for some, whatever waits for it; fewer at first."""
 OFF_S = 30 * 86_400
 """Seconds after which an address that was turned off is tried again."""
 
@@ -147,7 +149,7 @@ class Outbox:
     @unavailable_when_redis_is
     def record(self, ended: Sequence[tuple[Claimed, Result, datetime]]) -> list[bool]:
         """Writes down how tries ended, and when; False for one that came too late."""
-        args: list[str] = []
+        args: list[str] = [str(LEFT_ALONE_S)]
         for claimed, result, at in ended[:CHUNK]:
             answer = {"at": at.timestamp(), "status": result.status, "reason": result.reason}
             args += (

@@ -15,6 +15,7 @@ import redis
 import standardwebhooks
 
 from postrider import callbacks, courier
+from postrider import outbox as outbox_module
 from postrider.courier import Courier
 from postrider.errors import InvalidRequest, NotFound
 from postrider.link import connect
@@ -57,6 +58,7 @@ def couriers(
 ) -> Iterator[Couriers]:
     """Starts couriers in this process, with short waits between tries."""
     monkeypatch.setattr(callbacks, "SCHEDULE_S", (TICK_S,) * 9)
+    monkeypatch.setattr(outbox_module, "LEFT_ALONE_S", TICK_S)
     started: list[tuple[Courier, threading.Thread]] = []
 
     def start(whole_s: float = 10.0, **changed: Any) -> Courier:
@@ -185,7 +187,7 @@ def test_one_that_is_down_gets_every_event_once_it_is_back(
     monkeypatch.setattr(callbacks, "TRIES", 1_000)
     monkeypatch.setattr(callbacks, "SCHEDULE_S", (TICK_S,) * 1_000)
     port = closed_port()
-    made = tell(outbox, f"http://127.0.0.1:{port}/x", 100)
+    made = tell(outbox, f"http://127.0.0.1:{port}/x", 30)
     couriers()
     wait_until(lambda: seen(outbox, made[0])[1] > 2, what="tries")
     assert outbox.find(made[0], None).reason == "could not connect"
@@ -193,7 +195,7 @@ def test_one_that_is_down_gets_every_event_once_it_is_back(
         # The same events, as if it had come back at its old address.
         for id_ in made:
             outbox.redis.hset(f"pr:c:{id_}", "url", f"{receiver.url}/x")
-        wait_until(lambda: len(ids(outbox, "done")) == 100, what="all of them")
+        wait_until(lambda: len(ids(outbox, "done")) == 30, what="all of them")
         assert {got.id for got in receiver.calls} == set(made)
 
 

@@ -275,6 +275,22 @@ def test_a_host_that_does_not_answer_has_one_place_until_it_does(
     assert len(take(outbox, per_host=10)) == 10
 
 
+def test_a_host_that_does_not_answer_is_left_alone_longer_and_longer(
+    outbox: Outbox, client: redis.Redis
+) -> None:
+    silent = Result("waiting", None, "could not connect", answered=False)
+    told(outbox, 20)
+    waits = []
+    for _ in range(10):
+        make_due(client)
+        (one,) = take(outbox, places=1)
+        record(outbox, [one], silent)
+        waits.append(client.zscore("pr:cb:hosts", "crm.example") - now(outbox).timestamp())
+    assert waits[:6] == sorted(waits[:6])
+    assert 0.05 < waits[0] <= 0.1
+    assert 4.9 < waits[-1] <= 5
+
+
 def test_behind_a_host_that_never_answers_nothing_waits_for_ever(
     outbox: Outbox, client: redis.Redis
 ) -> None:
@@ -284,7 +300,8 @@ def test_behind_a_host_that_never_answers_nothing_waits_for_ever(
     for one in claimed:
         client.hset(f"pr:c:{one.id}", "since", long_ago)
     make_due(client)
-    assert take(outbox) == []
+    for _ in range(3):
+        assert take(outbox) == []
     found, total, _ = outbox.page("dead", None, 10)
     assert (total, found[0].reason) == (30, "its address has not answered for too long")
     assert client.hlen("pr:cb:fails") == 0

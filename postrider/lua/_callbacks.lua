@@ -5,7 +5,7 @@
 --                                 (JSON: what came back last), claim (who tries it now: a word of its own each time)
 --   pr:cb:due:<host>      zset    callback -> its next try (s), or until when the try under way is its courier's
 --   pr:cb:hosts           zset    host -> the earliest of those (s)
---   pr:cb:fails           hash    host -> how often in a row it has not answered
+--   pr:cb:fails           hash    host -> how often in a row it has not answered, and until when it is left alone (s)
 --   pr:cb:off             zset    URL -> since when it is turned off (s), because it answered 410
 --   pr:cb:<state>         zset    callback -> 0, for lists: an id begins with a time
 --   pr:cb:<state>:<owner> zset    the same, of one owner
@@ -28,7 +28,8 @@ end
 local function set_due(host)
   local first = call('ZRANGE', 'pr:cb:due:' .. host, 0, 0, 'WITHSCORES')
   if first[1] then
-    call('ZADD', 'pr:cb:hosts', first[2], host)
+    local left_alone = string.match(call('HGET', 'pr:cb:fails', host) or '', ' (.*)$') or 0
+    call('ZADD', 'pr:cb:hosts', seconds(math.max(tonumber(first[2]), tonumber(left_alone))), host)
   else
     call('ZREM', 'pr:cb:hosts', host)
     call('HDEL', 'pr:cb:fails', host)

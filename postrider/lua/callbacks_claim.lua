@@ -5,7 +5,7 @@
 -- Gives {now, when to look again or '', rows}.
 local places, per_host, busy = tonumber(ARGV[1]), tonumber(ARGV[2]), cjson.decode(ARGV[3])
 local lease_until, claim, everything, most = NOW + tonumber(ARGV[4]), ARGV[5], ARGV[6], tonumber(ARGV[7])
-local HOSTS, PART = 200, 100
+local HOSTS, MORE = 200, 10
 local hosts = {} -- those whose due time has changed
 
 local function add(id, url, owner, event, line)
@@ -33,7 +33,7 @@ for _, line in ipairs(lines) do
 end
 for host in pairs(hosts) do set_due(host) end
 
-local rows = {}
+local rows, finished = {}, false
 local any_off = call('EXISTS', 'pr:cb:off') == 1
 local given_up = NOW - tonumber(ARGV[8])
 
@@ -42,15 +42,17 @@ local function serve(host)
   local room = math.min((fails and 1 or per_host) - (busy[host] or 0), places - #rows)
   if room <= 0 then return end
   local due = 'pr:cb:due:' .. host
-  local look = (fails or any_off) and math.max(PART, room) or room
+  local look = (fails or any_off) and room + MORE or room -- some may be given up
   for _, id in ipairs(call('ZRANGE', due, '-inf', seconds(NOW), 'BYSCORE', 'LIMIT', 0, look)) do
     local url, owner, line, tries, since = unpack(call('HMGET', 'pr:c:' .. id, 'url', 'owner', 'line', 'tries', 'since'))
     if not url then
       call('ZREM', due, id)
     elseif any_off and call('ZSCORE', 'pr:cb:off', url) then
       finish(id, host, owner, 'dead', no_answer('its address is turned off: it answered 410'))
+      finished = true
     elseif fails and tonumber(since) < given_up then
       finish(id, host, owner, 'dead', no_answer('its address has not answered for too long'))
+      finished = true
     elseif room > 0 then
       room = room - 1
       call('ZADD', due, seconds(lease_until), id)
@@ -59,6 +61,7 @@ local function serve(host)
     end
   end
   set_due(host)
+  if finished and fails then call('ZADD', 'pr:cb:hosts', 'XX', seconds(NOW), host) end
 end
 
 for _, host in ipairs(call('ZRANGE', 'pr:cb:hosts', '-inf', seconds(NOW), 'BYSCORE', 'LIMIT', 0, HOSTS)) do
@@ -68,5 +71,5 @@ end
 
 -- Hosts that are due and have no place left wake their courier when a try ends.
 local next_look = call('ZRANGE', 'pr:cb:hosts', '(' .. seconds(NOW), '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')[2]
-if #lines == most then next_look = seconds(NOW) end
+if #lines == most or finished then next_look = seconds(NOW) end
 return { seconds(NOW), next_look or '', rows }
