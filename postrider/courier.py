@@ -20,7 +20,6 @@ from messengers.base import NoReply, Reply
 from postrider import callbacks, link
 from postrider.callbacks import Event, Result
 from postrider.errors import Misconfigured, Unavailable
-from postrider.guard import Refused
 from postrider.outbox import Claimed, Outbox
 from postrider.outward import Outward
 from postrider.settings import Settings
@@ -52,11 +51,6 @@ def run(settings: Settings) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     if settings.webhook_secret is None:
         raise Misconfigured("WEBHOOK_SECRET is not set: ./run.sh makes one")
-    if settings.webhook_url:
-        try:
-            settings.guard.target(settings.webhook_url)
-        except Refused as error:
-            raise Misconfigured(f"WEBHOOK_URL: {error}") from None
     with link.connect(settings.redis_address) as client:
         courier = Courier(client, settings, Outward(settings.guard))
         threading.Thread(target=courier.stop_at_signal, daemon=True).start()

@@ -27,7 +27,7 @@ from pydantic import (
 
 from postrider import link
 from postrider.errors import Misconfigured
-from postrider.guard import Guard
+from postrider.guard import Guard, Refused
 
 DAY_S = 86_400
 
@@ -244,9 +244,14 @@ class Settings(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _callbacks_are_signed(self) -> Self:
-        if self.webhook_url and self.webhook_secret is None:
-            raise ValueError("WEBHOOK_URL: needs WEBHOOK_SECRET; ./run.sh makes one")
+    def _webhook_url_may_be_called(self) -> Self:
+        if self.webhook_url:
+            if self.webhook_secret is None:
+                raise ValueError("WEBHOOK_URL: needs WEBHOOK_SECRET; ./run.sh makes one")
+            try:
+                self.guard.target(self.webhook_url)
+            except Refused as error:
+                raise ValueError(f"WEBHOOK_URL: {error}") from None
         return self
 
     @property

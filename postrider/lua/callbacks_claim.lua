@@ -13,8 +13,9 @@ local function add(id, url, owner, event, line)
   if not host or call('EXISTS', 'pr:c:' .. id) == 1 then return end
   call('HSET', 'pr:c:' .. id, 'url', url, 'host', host, 'owner', owner, 'type', event, 'line', line, 'state', 'waiting',
     'tries', 0, 'made', seconds(NOW), 'since', seconds(NOW), 'at', seconds(NOW))
-  list(id, owner, 'waiting', 'ZADD')
-  call('ZADD', 'pr:cb:due:' .. host, seconds(NOW), id)
+  later('ZADD', 'pr:cb:waiting', 0, id)
+  if owner ~= '' then later('ZADD', 'pr:cb:waiting:' .. owner, 0, id) end
+  later('ZADD', 'pr:cb:due:' .. host, seconds(NOW), id)
   hosts[host] = true
 end
 
@@ -31,6 +32,7 @@ for _, line in ipairs(lines) do
     end
   end
 end
+flush()
 for host in pairs(hosts) do set_due(host) end
 
 local rows, finished = {}, false
