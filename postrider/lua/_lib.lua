@@ -172,7 +172,7 @@ end
 local function save(mid, idx, r) call('HSET', bucket('d', mid, idx), idx, as_text(r)) end
 
 -- Events that end a delivery, as far as we can tell.
-local ENDS = { sent = true, failed = true, cancelled = true, expired = true, suppressed = true }
+local ENDS_TASK = { sent = true, failed = true, cancelled = true, expired = true, suppressed = true }
 local TASKS_KEPT_S = 90 * 86400
 local callbacks = {} -- message -> what its callbacks need: read once in a script
 
@@ -196,7 +196,7 @@ local function tell(mid, idx, r, event, reason, provider_id)
   if c[2] == 'task' then
     line.format = 'task'
     local tasks = 'pr:tasks:' .. mid
-    if ENDS[event] and call('SETBIT', tasks, idx, 1) == 0 then
+    if ENDS_TASK[event] and call('SETBIT', tasks, idx, 1) == 0 then
       line.task = c[5] == '1' and mid or id
       call('EXPIRE', tasks, TASKS_KEPT_S)
     end
