@@ -74,7 +74,11 @@ secrets() {
     file=${name}_FILE
     [[ -z ${!name:-} && -z ${!file:-} ]] || continue
     ! grep -qE "^(export )?${name}(_FILE)?=." .env || continue
-    say "$name=$(head -c 24 /dev/urandom | base64 | tr '+/' '-_')" >>.env
+    if [[ $name == WEBHOOK_SECRET ]]; then
+      say "$name=whsec_$(head -c 24 /dev/urandom | base64)" >>.env # Standard Webhooks: plain base64
+    else
+      say "$name=$(head -c 24 /dev/urandom | base64 | tr '+/' '-_')" >>.env
+    fi
   done
 }
 
@@ -82,7 +86,7 @@ secrets() {
 
 up() {
   setup
-  secrets API_PASSWORD
+  secrets API_PASSWORD WEBHOOK_SECRET
   local known reader supervisor='' ready='' stopping=''
   known=$(postrider preflight) || exit 1 # it has said why
   eval "$known"
@@ -163,7 +167,7 @@ browser() {
 
 in_docker() {
   docker compose version >/dev/null 2>&1 || die 'Docker with its compose plugin is needed: https://docs.docker.com/engine/install'
-  secrets API_PASSWORD REDIS_PASSWORD
+  secrets API_PASSWORD REDIS_PASSWORD WEBHOOK_SECRET
   exec docker compose up --build "$@"
 }
 

@@ -36,6 +36,7 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         redis: "serve DATA_DIR with the embedded Redis",
         api: "serve the HTTP API",
         worker: "send what is due",
+        courier: "post callbacks",
     }
     for run, what in processes.items():
         commands.add_parser(run.__name__, help=what, description=what).set_defaults(run=run)
@@ -46,9 +47,9 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
     # What people type brings tables and colours along: 0.2 s and memory that no process of ours shall take.
     if not argv or argv[0] not in commands.choices:
-        from postrider import clerk, console, doctor, selftest  # noqa: PLC0415
+        from postrider import callback_commands, clerk, console, doctor, selftest  # noqa: PLC0415
 
-        for module in (console, clerk, doctor, selftest):
+        for module in (console, callback_commands, clerk, doctor, selftest):
             module.add_commands(commands)
     return parser
 
@@ -104,6 +105,18 @@ def worker(_: argparse.Namespace) -> int:
     logs.configure(settings)
     sentry.start(settings)
     from postrider.worker import run  # noqa: PLC0415 - the other commands start without it
+
+    return run(settings)
+
+
+def courier(_: argparse.Namespace) -> int:
+    """One courier process."""
+    _end_with_supervisor()
+    settings = Settings.from_env()
+    _demand_redis(settings)
+    logs.configure(settings)
+    sentry.start(settings)
+    from postrider.courier import run  # noqa: PLC0415 - the other commands start without it
 
     return run(settings)
 

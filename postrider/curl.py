@@ -295,7 +295,7 @@ class _Call:
             return Reply(
                 self.curl.getinfo(pycurl.RESPONSE_CODE),
                 b"".join(self._chunks),
-                _Headers(self._head),
+                Headers(self._head),
             )
         # One that broke on a kept connection may have been sent before it was tried anew.
         if error != pycurl.E_SEND_FAIL_REWIND and not self.curl.getinfo(pycurl.REQUEST_SIZE):
@@ -310,7 +310,7 @@ _NOT_SENT = {
 }
 
 
-class _Headers(Mapping[str, str]):
+class Headers(Mapping[str, str]):
     """Header lines as they came, read only when somebody asks: most answers are a plain yes."""
 
     def __init__(self, lines: Sequence[bytes]) -> None:

@@ -79,7 +79,7 @@ def wish(message: Incoming, opt_out: frozenset[str], opt_in: frozenset[str]) -> 
 
 
 class Arrivals:
-    """Incoming messages in one Redis: `pr:in`, the newest so many."""
+    """Incoming messages in one Redis: `pr:incoming`, the newest so many."""
 
     def __init__(self, client: redis.Redis) -> None:
         self.redis = client
@@ -95,8 +95,12 @@ class Arrivals:
         kept: int,
         opt_out: frozenset[str],
         opt_in: frozenset[str],
+        told_at: datetime | None = None,
     ) -> list[Incoming]:
-        """Keeps these, does what they ask for, and gives those back that are new. Taking them again changes nothing."""
+        """Keeps these, does what they ask for, and gives those back that are new. Taking them again changes nothing.
+
+        `told_at`: callbacks tell of those that are new, as of then; None: they do not.
+        """
         key = records.account_key(service, account)
         new: list[Incoming] = []
         for first in range(0, len(messages), CHUNK):
@@ -104,7 +108,9 @@ class Arrivals:
             args: list[str | bytes] = []
             for m in chunk:
                 tos = (m.sender, *m.also)
-                args += (_mark(key, m), _text(service, account, m), wish(m, opt_out, opt_in))
+                text = _text(service, account, m)
+                event = _event(told_at, service, account, m) if told_at else ""
+                args += (_mark(key, m), text, wish(m, opt_out, opt_in), event)
                 args += (str(len(tos)), *tos)
             found = self.scripts.run("incoming", kept, KEPT_S, KNOWN_S, key, *args)
             new += (m for m, is_new in zip(chunk, found, strict=True) if is_new)
@@ -166,6 +172,20 @@ def _text(service: str, account: str, m: Incoming) -> str:
         "at": m.at.timestamp() if m.at else None,
     }
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+
+
+def _event(at: datetime, service: str, account: str, m: Incoming) -> str:
+    data = {
+        "service": service,
+        "account": account,
+        "uuid": m.sender,
+        "name": m.name,
+        "text": m.text,
+        "kind": m.kind,
+        "provider_id": m.id,
+        "at": m.at.isoformat().replace("+00:00", "Z") if m.at else None,
+    }
+    return records.event_line("message.received", data, at)
 
 
 def _heard(id_: str, told: dict[str, Any]) -> Heard:

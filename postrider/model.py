@@ -147,6 +147,8 @@ def _message_id(at: datetime, low: int) -> str:
     return "".join(reversed(digits))
 
 
+CallbackFormat = Literal["event", "task"]
+"""`event`: signed events, as they come; `task`: `{"task_id", "result"}`, once, when a delivery has ended."""
 Role = Literal["viewer", "sender", "admin"]
 ROLES: tuple[Role, ...] = ("viewer", "sender", "admin")
 """Each may do what those before it may, and more."""
@@ -235,6 +237,8 @@ class NewMessage:
     tags: tuple[str, ...] = ()
     terms: Terms = Terms()
     dedupe_within_s: float | None = None
+    callback_url: str | None = field(default=None, repr=False)
+    callback_format: CallbackFormat = "event"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from postrider.model import (
     State,
     Terms,
     Verdict,
+    new_message_id,
 )
 
 SENT_WITH = (b"body", b"accepted", b"due", b"timed", b"total", b"template", b"more", b"owner")
@@ -215,6 +216,15 @@ def attempts(raw: bytes | None) -> list[Attempt]:
         Attempt(moment(started), moment(ended), outcome, reason, provider_id)
         for started, ended, outcome, reason, provider_id in _of_length(5, lines)
     ]
+
+
+def event_line(
+    event: str, data: Mapping[str, Any], at: datetime, *, url: str = "", owner: str = ""
+) -> str:
+    """An event that is no delivery's, as it stands in the outbox; under an id of its own."""
+    id_, told_at = new_message_id(at), seconds(at.timestamp())
+    line = {"id": id_, "type": event, "at": told_at, "url": url, "owner": owner, "data": data}
+    return _as_json(line)
 
 
 def cursor(at: float, id_: str) -> str:

@@ -21,6 +21,8 @@ GROWS = 320
 """Bytes by which a delivery grows until it is sent: its attempt, and RQ's books. 200 in a large message, 340 alone."""
 MESSAGE, DELIVERY = 1_000, 700
 """Bytes that a message and each of its deliveries take beside their texts. Measured, rounded up."""
+EVENT = 2_500
+"""Bytes that what is told of a delivery takes while nobody takes its callbacks: sent, delivered and read. Rounded up."""
 LARGE = 64 * 1024
 """A message that takes more does not rely on what was seen a moment ago."""
 FRESH_S = 0.25
@@ -93,6 +95,9 @@ class Room:
         )
 
 
-def size_of(texts: int, count: int) -> int:
-    """Bytes that a message takes: `texts` of its own and its recipients' words, `count` deliveries, until they are sent."""
-    return MESSAGE + texts + count * (DELIVERY + GROWS)
+def size_of(texts: int, count: int, *, told: bool = False) -> int:
+    """Bytes that a message takes: `texts` of its own and its recipients' words, `count` deliveries, until they are sent.
+
+    `told`: with the callbacks that tell of them.
+    """
+    return MESSAGE + texts + count * (DELIVERY + GROWS + (EVENT if told else 0))

@@ -19,9 +19,12 @@ R = TypeVar("R")
 def _texts() -> dict[str, tuple[str, str]]:
     """Name of a script -> its SHA-1, and its text behind what all share. Read once a process."""
     folder = resources.files("postrider") / "lua"
+    more = {"callbacks": (folder / "_callbacks.lua").read_text()}
     shared = "".join((folder / name).read_text() for name in ("_lib.lua", "_accounts.lua"))
     texts = {
-        path.name.removesuffix(".lua"): shared + path.read_text()
+        path.name.removesuffix(".lua"): shared
+        + more.get(path.name.partition("_")[0], "")
+        + path.read_text()
         for path in folder.iterdir()
         if path.name.endswith(".lua") and not path.name.startswith("_")
     }

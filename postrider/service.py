@@ -5,7 +5,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -16,7 +16,6 @@ from messengers import MESSENGERS
 from messengers.base import (
     Broadcast,
     Challenge,
-    Incoming,
     Messenger,
     NoReply,
     Note,
@@ -47,6 +46,7 @@ from postrider.errors import (
     Unavailable,
 )
 from postrider.finding import Finder, Found, Summary, Wanted
+from postrider.guard import Refused
 from postrider.inbox import Inbox
 from postrider.incoming import Arrivals, plain_words
 from postrider.ledger import Ledger
@@ -62,6 +62,7 @@ from postrider.model import (
     Verdict,
     new_message_id,
 )
+from postrider.outbox import Outbox
 from postrider.planning import Planner
 from postrider.receipts import Receipts
 from postrider.records import account_key
@@ -112,8 +113,6 @@ class Service:
     limits: dict[tuple[str, str], Limits] = field(init=False)
     """The same -> what it may do; an account that turns out not to be allowed to broadcast no longer does."""
 
-    forward: Callable[[str, str, Incoming], None] = lambda service, account, message: None  # noqa: ARG005
-    """Told of each new incoming message: messenger, account, message."""
     inbox: Inbox = field(init=False)
     finder: Finder = field(init=False)
     changes: Changes = field(init=False)
@@ -123,6 +122,7 @@ class Service:
     arrivals: Arrivals = field(init=False)
     suppressions: Suppressions = field(init=False)
     counts: Counts = field(init=False)
+    outbox: Outbox = field(init=False)
     alerts: Alerts = field(init=False)
     schedules: Planner = field(init=False)
 
@@ -137,6 +137,7 @@ class Service:
             ("arrivals", Arrivals),
             ("suppressions", Suppressions),
             ("counts", Counts),
+            ("outbox", Outbox),
         ):
             object.__setattr__(self, name, part(self.store.redis))
         object.__setattr__(self, "alerts", Alerts(self.store.redis, self.settings))
@@ -197,7 +198,14 @@ class Service:
         Raises IllegalTransition when it has it already, or no longer plans it; InvalidRequest, Unavailable.
         """
         new, now = self.check(new), self.store.now()
-        self.store.accept(message_id, new, now, self._receivers(new), schedule=schedule)
+        self.store.accept(
+            message_id,
+            new,
+            now,
+            self._receivers(new),
+            schedule=schedule,
+            told=self._is_told(new),
+        )
         self._count(new)
 
     def stop(self, message_id: str) -> int:
@@ -218,14 +226,20 @@ class Service:
             )
         self._check_recipients(new)
         self._check_body(new)
+        self._check_callback(new)
         return replace(new, recipients=recipients)
 
     def _accept(self, message_id: str, new: NewMessage, now: datetime) -> Message:
         if new.dedupe_within_s:
             self._refuse_repeats(message_id, new, new.dedupe_within_s)
-        message = self.store.accept(message_id, new, now, self._receivers(new))
+        message = self.store.accept(
+            message_id, new, now, self._receivers(new), told=self._is_told(new)
+        )
         self._count(new)
         return message
+
+    def _is_told(self, new: NewMessage) -> bool:
+        return bool(new.callback_url or self.settings.webhook_url)
 
     def _count(self, new: NewMessage) -> None:
         self.counts.add(counts.MESSAGES)
@@ -301,6 +315,18 @@ class Service:
                 raise InvalidRequest("body", f"{reason} (recipients[{index}], {key[0]})")
         if new.template and not templated:
             raise InvalidRequest("template", "is for whatsapp, and no recipient is there")
+
+    def _check_callback(self, new: NewMessage) -> None:
+        if new.callback_url is None:
+            if new.callback_format != "event":
+                raise InvalidRequest("callback_format", "is for a callback_url, and there is none")
+            return
+        if self.settings.webhook_secret is None:
+            raise InvalidRequest("callback_url", "callbacks need WEBHOOK_SECRET, which is not set")
+        try:
+            self.settings.guard.target(new.callback_url)
+        except Refused as error:
+            raise InvalidRequest("callback_url", str(error)) from None
 
     def check_times(self, new: NewMessage, now: datetime) -> None:
         """Whether its times can be kept. Raises InvalidRequest."""
@@ -447,7 +473,8 @@ class Service:
         Raises NotFound for one that is not set up or calls nobody, BadSignature. May be called twice with the same.
         """
         adapter = self._webhook(service, account)
-        if not adapter.authentic(headers, body, self.store.now()):
+        now = self.store.now()
+        if not adapter.authentic(headers, body, now):
             raise BadSignature("the signature does not match the body, or is too old")
         self.receipts.take(
             account_key(service, account),
@@ -458,15 +485,15 @@ class Service:
         messages = adapter.incoming(body)
         people = [Person(m.sender, m.name) for m in messages if m.kind != "left"]
         self.inbox.remember_people(f"{service}/{account}", people)
-        for message in self.arrivals.take(
+        self.arrivals.take(
             service,
             account,
             messages,
             kept=self.settings.incoming_kept,
             opt_out=plain_words(self.settings.opt_out_words),
             opt_in=plain_words(self.settings.opt_in_words),
-        ):
-            self.forward(service, account, message)
+            told_at=now if self.settings.webhook_url else None,
+        )
 
     def _webhook(self, service: str, account: str) -> Webhook:
         adapter: object = self.accounts.get((service, account))

@@ -3,6 +3,7 @@
 The environment beats `.env`; an empty value counts as unset; `NAME_FILE` may name a file that holds the secret `NAME`.
 """
 
+import base64
 import ipaddress
 import os
 import re
@@ -28,6 +29,7 @@ from pydantic import (
 
 from postrider import link
 from postrider.errors import Misconfigured
+from postrider.guard import Guard, Refused
 
 DAY_S = 86_400
 
@@ -100,6 +102,23 @@ def _networks(text: str) -> str:
                 f"{part!r} is no address; write addresses or networks, 10.0.0.1,10.1.0.0/16"
             ) from None
     return text
+
+
+def _guarded(text: str) -> str:
+    Guard.read(text)  # which says what is wrong with it
+    return text
+
+
+def _webhook_secret(secret: SecretStr | None) -> SecretStr | None:
+    if secret is None:
+        return None
+    try:
+        prefix, _, key = secret.get_secret_value().partition("_")
+        if prefix == "whsec" and 24 <= len(base64.b64decode(key, validate=True)) <= 64:
+            return secret
+    except ValueError:
+        pass
+    raise ValueError("write it as whsec_ and 24 to 64 random bytes in base64; ./run.sh makes one")
 
 
 Switch = Annotated[bool, BeforeValidator(_switch)]
@@ -195,6 +214,14 @@ class Settings(BaseModel):
     opt_in_words: str = "START,UNSTOP,SUBSCRIBE,OPTIN"
     """Who sends just one of these words is sent to again; `-`: none."""
 
+    # callbacks
+    webhook_url: Url | None = None
+    """What becomes of every delivery is posted there; besides, each message may name a `callback_url`."""
+    webhook_secret: Annotated[SecretStr | None, AfterValidator(_webhook_secret)] = None
+    """Signs callbacks (Standard Webhooks), `whsec_...`; `./run.sh` makes one."""
+    callback_allow_private: Annotated[str, AfterValidator(_guarded)] = "off"
+    """Networks and hosts, between commas, that callbacks may go to although they are not public; `on`: all there are."""
+
     # telegram
     telegram_bot_token: SecretStr | None = None
     """Token from @BotFather."""
@@ -281,6 +308,22 @@ class Settings(BaseModel):
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("TLS_CERT_FILE and TLS_KEY_FILE: set both, or neither")
         return self
+
+    @model_validator(mode="after")
+    def _webhook_url_may_be_called(self) -> Self:
+        if self.webhook_url:
+            if self.webhook_secret is None:
+                raise ValueError("WEBHOOK_URL: needs WEBHOOK_SECRET; ./run.sh makes one")
+            try:
+                self.guard.target(self.webhook_url)
+            except Refused as error:
+                raise ValueError(f"WEBHOOK_URL: {error}") from None
+        return self
+
+    @property
+    def guard(self) -> Guard:
+        """What callbacks may call."""
+        return Guard.read(self.callback_allow_private)
 
     @property
     def proxies(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:

@@ -201,8 +201,10 @@ class Store:
         receivers: int | None = None,
         *,
         schedule: str | None = None,
+        told: bool = False,
     ) -> Message:
-        """Stores `new` with all its deliveries, or nothing. `receivers`: how many of them one call can reach.
+        """Stores `new` with all its deliveries, or nothing. `receivers`: how many of them one call can reach. `told`: callbacks
+        tell what becomes of it.
 
         `schedule` makes it, and plans it under this id: IllegalTransition when it has it already, or no longer does.
         Raises Unavailable, with `accepted_unknown` when Redis went away at the commit; what is over a limit of its owner,
@@ -211,7 +213,7 @@ class Store:
         message = accepted(message_id, new, now)
         deadline = records.seconds(now.timestamp() + COMMIT_WITHIN_S)
         due = records.seconds(message.due_at.timestamp())
-        marks = "#" if message.total > COUNTED else ""
+        marks = ("#" if message.total > COUNTED else "") + ("@" if told else "")
         written = [records.record(to, new.priority, marks) for to in new.recipients]
         own_dues = any(to.send_at for to in new.recipients)
         if own_dues:
@@ -237,8 +239,10 @@ class Store:
             fields += ["receivers", str(receivers)]
         if schedule:
             fields += ["schedule", schedule]
+        if new.callback_url:
+            fields += ["callback_url", new.callback_url, "callback_format", new.callback_format]
         texts = sum(len(text.encode()) for text in (*fields, *written))
-        self.room.demand(size_of(texts, message.total))
+        self.room.demand(size_of(texts, message.total, told=told))
         if message.total <= CHUNK:
             with _committing():
                 step(_WRITE | _COMMIT | _ARM, 0, message.total, len(fields), *fields, *written)

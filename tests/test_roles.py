@@ -47,6 +47,10 @@ WHO_MAY = {
     "DELETE /api/v1/deliveries/<delivery_id>": "sender",
     "POST /api/v1/deliveries/<delivery_id>/retry": "sender",
     "GET /hooks/<messenger>/<account>": OPEN,
+    "GET /api/v1/callbacks": "viewer",
+    "GET /api/v1/callbacks/<id_>": "viewer",
+    "POST /api/v1/callbacks/<id_>/replay": "sender",
+    "POST /api/v1/callbacks/replay": "sender",
     "GET /api/v1/incoming": "admin",
     "GET /api/v1/suppressions": "admin",
     "GET /api/v1/suppressions/<service_name>/<path:uuid>": "admin",
@@ -146,7 +150,7 @@ def test_what_is_refused_stands_in_the_audit_log(api: Api, clients: Clients, rou
     assert "takes the role admin" in refused.json()["error"]
     entries = api.get("/api/v1/audit?actor=curious", auth=OWNER).json()["entries"]
     assert [(e["action"], e["result"], e["address"]) for e in entries] == [
-        (re.sub(r"<([^>]+)>", r"{\1}", route), "403", "127.0.0.1")
+        (re.sub(r"<(?:path:)?([^>]+)>", r"{\1}", route), "403", "127.0.0.1")
     ]
 
 

@@ -124,7 +124,9 @@ def test_it_makes_a_password_that_nobody_else_reads(running):
     assert stat.S_IMODE(env.stat().st_mode) == 0o600
     assert re.search(r"^API_USER=postrider\nAPI_PASSWORD=[\w-]{32}$", env.read_text(), re.MULTILINE)
     until(lambda: env.as_posix() in running.log.read_text())  # a line after the greeting
-    assert "API_PASSWORD=" not in running.log.read_text()
+    assert re.search(r"^WEBHOOK_SECRET=whsec_[\w+/]{32}$", env.read_text(), re.MULTILINE)
+    assert not re.search("API_PASSWORD=|whsec_", running.log.read_text())
+    until(lambda: "the courier is ready" in running.log.read_text())
 
 
 def test_the_curl_line_it_prints_sends_a_message(running):

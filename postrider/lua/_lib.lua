@@ -4,7 +4,8 @@
 --   pr:m:<message>             hash    body, accepted (s), due (s), timed, total, left, template, committed, armed,
 --                                      receivers (how many of them one call can reach), owner (a client's id; none:
 --                                      the user of the settings), reference, tags, services, schedule, quota (see
---                                      pr:waits), more (JSON: what only the sender of a delivery has to know), change (one
+--                                      pr:waits), callback_url, callback_format, told (how many events),
+--                                      more (JSON: what only the sender of a delivery has to know), change (one
 --                                      that goes on), changed, n:<state letter> (how many are there, see `moves`)
 --   pr:d:<message>:<bucket>    hash    index -> record of that delivery; BUCKET of them, so that it stays a listpack
 --   pr:a:<message>:<bucket>    hash    index -> its attempts and receipts, a line of JSON each
@@ -53,6 +54,9 @@
 --   pr:alerts                  zset    place, when it was raised (s), text -> when it is told, or told again (s)
 --   pr:alert:<kind> <key>      string  there while the same is not told once more
 --   pr:alert:lasting           set     kind, key: told, and not over
+--   pr:outbox                  list    events that callbacks are to tell, a line of JSON each: see `tell`
+--   pr:tasks:<message>         bitmap  whose end was told, where that is told once
+--   pr:c:<callback>, pr:cb:... see _callbacks.lua
 --   pr:wake                    channel a due time (s), told to sleeping workers
 --   pr:client:<client>         hash    kind (`key`, `user`), name, role, secret (hashed), by, created, disabled (s), rate,
 --                                      waiting, recipients
@@ -74,8 +78,8 @@
 --
 -- A record is one line: state letter, queue letter and marks; alarm and attempts, both left out while they are 0; account
 -- (its service; `/` and its name unless that is `default`); uuid. Marks: `+` its turn with its recipient has come; `*` it
--- counts among what its owner has waiting; `#` its message keeps counts; `!n` its worker died, so that it is sent alone,
--- and n such lone attempts have ended so, too.
+-- counts among what its owner has waiting; `#` its message keeps counts; `@` callbacks tell of it; `!n` its worker died, so
+-- that it is sent alone, and n such lone attempts have ended so, too.
 -- A job's id is its delivery's, and from the second alarm on `-` and the alarm's number: who holds an older one comes
 -- late and changes nothing.
 
@@ -273,12 +277,12 @@ local records = {} -- bucket -> index -> record, or false, or its line until som
 local function parse(raw)
   if not raw then return false end
   -- One that nothing has happened to, as most are.
-  local s, q, counted, name, to = string.match(raw, '^(%a)([hdl])(#?) (%a%S*) (.*)$')
+  local s, q, m, name, to = string.match(raw, '^(%a)([hdl])([#@]*) (%a%S*) (.*)$')
   if s then
-    return { state = s, queue = q, slot = false, counted = counted ~= '', quota = false, alarm = 0, attempts = 0,
-      account = name, uuid = to }
+    return { state = s, queue = q, slot = false, counted = m ~= '' and m ~= '@', told = m ~= '' and m ~= '#', quota = false,
+      alarm = 0, attempts = 0, account = name, uuid = to }
   end
-  local state, queue, marks, deaths, rest = string.match(raw, '^(%a)([hdl])([+#*]*)!?(%d*) (.*)$')
+  local state, queue, marks, deaths, rest = string.match(raw, '^(%a)([hdl])([+#*@]*)!?(%d*) (.*)$')
   if not rest then return false end -- nothing, or nothing of ours
   local alarm, attempts, account, uuid = string.match(rest, '^(%d+) (%d+) (%S+) (.*)$')
   if not alarm then
@@ -287,7 +291,7 @@ local function parse(raw)
     if not uuid then return false end
   end
   local function has(mark) return string.find(marks, mark, 1, true) ~= nil end
-  return { state = state, queue = queue, slot = has('+'), counted = has('#'), quota = has('*'),
+  return { state = state, queue = queue, slot = has('+'), counted = has('#'), told = has('@'), quota = has('*'),
     deaths = tonumber(deaths), alarm = tonumber(alarm),
     attempts = tonumber(attempts), account = account, uuid = uuid }
 end
@@ -344,13 +348,50 @@ local function glance(job_id)
 end
 
 local function as_text(r)
-  local marks = r.queue .. (r.counted and '#' or '') .. (r.quota and '*' or '') .. (r.slot and '+' or '')
+  local marks = r.queue .. (r.counted and '#' or '') .. (r.told and '@' or '') .. (r.quota and '*' or '') .. (r.slot and '+' or '')
     .. (r.deaths and '!' .. r.deaths or '')
   local counts = (r.alarm > 0 or r.attempts > 0) and ' ' .. r.alarm .. ' ' .. r.attempts or ''
   return r.state .. marks .. counts .. ' ' .. r.account .. ' ' .. r.uuid
 end
 
 local function save(mid, idx, r) call('HSET', bucket('d', mid, idx), idx, as_text(r)) end
+
+-- State -> the event that callbacks tell when a delivery comes to it; the last where it stands in no line any more.
+local TOLD = {
+  t = 'sent', d = 'delivered', e = 'read', f = 'failed', c = 'cancelled', x = 'expired', z = 'suppressed', u = 'unknown',
+}
+-- Events that end a delivery, as far as we can tell.
+local ENDS_TASK = { sent = true, failed = true, cancelled = true, expired = true, suppressed = true }
+local TASKS_KEPT_S = 90 * 86400
+local callbacks = {} -- message -> what its callbacks need: read once in a script
+
+-- Puts into the outbox that delivery `r` has come to `event` (sent, delivered, read, failed, cancelled, expired, suppressed,
+-- unknown), when callbacks tell of it. To be called with every change to such a state, in the script that makes it; `reason`
+-- and `provider_id` may be nil. The line holds all that a callback needs: its message may be purged before anybody reads it.
+local function tell(mid, idx, r, event, reason, provider_id)
+  if not r.told then return end
+  local message, id = 'pr:m:' .. mid, delivery_id(mid, idx)
+  local c = callbacks[mid]
+  if not c then
+    c = call('HMGET', message, 'callback_url', 'callback_format', 'owner', 'reference', 'total')
+    callbacks[mid] = c
+  end
+  local sequence = call('HINCRBY', message, 'told', 1)
+  local tries = r.attempts + ((event == 'sent' or event == 'delivered' or event == 'read') and 1 or 0) -- a yes uses up none
+  local line = { id = string.format('%s_%06d', mid, sequence), type = 'delivery.' .. event, at = seconds(NOW),
+    url = c[1] or nil, owner = c[3] or nil, data = { id = id, message = mid, uuid = r.uuid, account = r.account,
+      state = event, reason = reason or '', provider_id = provider_id or '', reference = c[4] or nil, attempts = tries,
+      sequence = sequence } }
+  if c[2] == 'task' then
+    line.format = 'task'
+    local tasks = 'pr:tasks:' .. mid
+    if ENDS_TASK[event] and call('SETBIT', tasks, idx, 1) == 0 then
+      line.task = c[5] == '1' and mid or id
+      call('EXPIRE', tasks, TASKS_KEPT_S)
+    end
+  end
+  call('RPUSH', 'pr:outbox', cjson.encode(line))
+end
 
 local function write_job(job_id, queue, status, stamp)
   call('HSET', 'rq:job:' .. job_id, 'data', payload(job_id), 'created_at', stamp, 'origin', queue, 'status', status,

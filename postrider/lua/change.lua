@@ -43,6 +43,7 @@ local function stop(id_mid, idx, r, state)
   r.alarm = r.alarm + 1
   save(id_mid, idx, r)
   call('ZADD', LISTS[state], due_at or seconds(NOW), id)
+  if ENDS[state] then tell(id_mid, idx, r, TOLD[state]) end
 end
 
 local touched = {}

@@ -36,6 +36,7 @@ local function move(mid, idx, r, letter, line, dead)
   r.slot, r.deaths = false, nil
   save(mid, idx, r)
   log(mid, idx, line)
+  tell(mid, idx, r, TOLD[letter], reason)
   call('ZREM', LISTS[was], id)
   call('ZADD', LISTS[letter], seconds(NOW), id)
   if was == 'u' or letter == 'f' then book(job, QUEUES[r.queue], SENT[letter] and 'finished' or 'failed', reason) end

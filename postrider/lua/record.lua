@@ -131,6 +131,7 @@ for at = 6, #ARGV, 12 do
       moves(mid, r, state)
       later('HSET', bucket('d', mid, idx), idx, as_text(r))
       later('ZADD', state == 'u' and HELD or LISTS[state], seconds(NOW), id)
+      if r.told then tell(mid, idx, r, TOLD[state], reason, line ~= '' and cjson.decode(line)[5]) end
       if own then
         local status = SENT[state] and 'finished' or 'failed'
         local fields = { 'status', status, 'ended_at', stamp }

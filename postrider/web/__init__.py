@@ -21,6 +21,7 @@ from postrider.web import (
     access,
     accounts,
     audit,
+    callbacks,
     dashboard,
     deliveries,
     health,
@@ -97,6 +98,7 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     app.register_blueprint(hooks.blueprint(service))
     app.register_blueprint(incoming.blueprint(service, gate))
     app.register_blueprint(suppressions.blueprint(service, gate))
+    app.register_blueprint(callbacks.blueprint(service, gate))
     app.register_blueprint(dashboard.blueprint(service, gate))
     app.register_blueprint(accounts.blueprint(service, gate))
     app.register_blueprint(metrics.blueprint(service, gate))

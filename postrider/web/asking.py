@@ -88,6 +88,8 @@ def new_message(data: NewMessageIn, zone: ZoneInfo, who: Client) -> NewMessage:
             on_unknown=data.on_unknown,
         ),
         dedupe_within_s=data.dedupe_within_s,
+        callback_url=data.callback_url,
+        callback_format=data.callback_format,
     )
 
 

@@ -99,6 +99,20 @@ class NewMessageIn(SendMessageIn):
             description="What to do when a messenger gives no answer; left out: as the settings say"
         ),
     ] = None
+    callback_url: Annotated[
+        StrictStr | None,
+        Field(
+            max_length=2000,
+            description="Told what becomes of each delivery",
+            examples=["https://example.com/postrider"],
+        ),
+    ] = None
+    callback_format: Annotated[
+        Literal["event", "task"],
+        Field(
+            description="`event`: Standard Webhooks; `task`: `{task_id, result}`, once a delivery has ended"
+        ),
+    ] = "event"
     dedupe_within_s: Annotated[
         float | None,
         Field(
