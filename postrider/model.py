@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 from messengers.base import Template
+from postrider.windows import Window
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 ID_LENGTH = 21
@@ -188,13 +190,15 @@ class Client:
 class Recipient:
     """An address on one messenger. `account` is the configured sender there.
 
-    `send_at`: aware UTC, when it is to be sent instead of with the rest of its message.
+    `send_at`: aware UTC, when it is to be sent instead of with the rest of its message. `zone`: where its message's window
+    is meant, if that names none.
     """
 
     uuid: str
     service: str
     account: str = "default"
     send_at: datetime | None = None
+    zone: str | None = None
 
 
 OnUnknown = Literal["resend", "hold"]
@@ -206,13 +210,23 @@ COUNTED = 100
 class Terms:
     """On what conditions a message is sent: what only the sender of a delivery has to know.
 
-    Nothing leaves from `expires_at` on, nothing for the first time more than `late_s` after it was due. `on_unknown`: None
-    for what the settings say.
+    Nothing leaves from `expires_at` on, nothing for the first time more than `late_s` after it was due, nothing outside
+    `window`, which is meant in `zone`. `zoned`: some recipients have zones of their own. `on_unknown`: None for what the
+    settings say.
     """
 
     expires_at: datetime | None = None
     late_s: float | None = None
     on_unknown: OnUnknown | None = None
+    window: Window | None = None
+    zone: str = "UTC"
+    zoned: bool = False
+
+    def opens_at(self, at: datetime, zone: str | None = None) -> datetime:
+        """`at`, or when the window next opens after it; `zone`: the recipient's own."""
+        if self.window is None:
+            return at
+        return self.window.opens_at(at, ZoneInfo(zone or self.zone))
 
     def allow(self, at: datetime, due_at: datetime, attempts: int) -> bool:
         """Whether something may leave at `at`."""
@@ -287,6 +301,7 @@ class Claim:
     to: str
     attempts: int
     message: Message
+    zone: str | None = None
     how: Literal["", "probe", "alone", "suppressed"] = ""
     deaths: int | None = None
     held_at: float = 0.0

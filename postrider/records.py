@@ -26,6 +26,7 @@ from postrider.model import (
     Verdict,
     new_message_id,
 )
+from postrider.windows import Window
 
 SENT_WITH = (b"body", b"accepted", b"due", b"timed", b"total", b"template", b"more", b"owner")
 """What the scripts give of a message to whoever sends its deliveries, in this order."""
@@ -51,8 +52,8 @@ def seconds(value: float) -> str:
     return f"{value:.6f}"
 
 
-def message_fields(m: Message) -> list[str]:
-    """The hash of a message: name, value, name, value ..."""
+def message_fields(m: Message, further: Mapping[str, str]) -> list[str]:
+    """The hash of a message, and what of `further` is not empty: name, value, name, value ..."""
     fields = {
         "body": m.body,
         "accepted": seconds(m.accepted_at.timestamp()),
@@ -66,6 +67,8 @@ def message_fields(m: Message) -> list[str]:
         fields["template"] = json.dumps([t.name, t.language, list(t.components)])
     if more := _more(m.terms):
         fields["more"] = _as_json(more)
+    if m.terms.zoned:
+        fields["zoned"] = "1"
     if m.terms.expires_at:
         fields["expires"] = seconds(m.terms.expires_at.timestamp())
     if m.owner:
@@ -74,6 +77,7 @@ def message_fields(m: Message) -> list[str]:
         fields["reference"] = m.reference
     if m.tags:
         fields["tags"] = _as_json(m.tags)
+    fields |= {name: value for name, value in further.items() if value}
     return [part for field in fields.items() for part in field]
 
 
@@ -110,11 +114,13 @@ def _message(mid: str, fields: Mapping[bytes, Any]) -> Message:
 
 
 def _more(terms: Terms) -> dict[str, Any]:
-    told = {
+    told: dict[str, Any] = {
         "expires_at": terms.expires_at.timestamp() if terms.expires_at else None,
         "late_s": terms.late_s,
         "on_unknown": terms.on_unknown,
     }
+    if terms.window:
+        told |= {"window": terms.window.to_fields(), "zone": terms.zone, "zoned": terms.zoned}
     return {name: value for name, value in told.items() if value is not None}
 
 
@@ -124,6 +130,9 @@ def _terms(more: dict[str, Any]) -> Terms:
         expires_at=None if expires_at is None else moment(expires_at),
         late_s=more.get("late_s"),
         on_unknown=more.get("on_unknown"),
+        window=Window.from_fields(more["window"]) if "window" in more else None,
+        zone=more.get("zone", "UTC"),
+        zoned=more.get("zoned", False),
     )
 
 

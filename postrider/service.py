@@ -59,6 +59,7 @@ from postrider.model import (
     Recipient,
     Signal,
     State,
+    Terms,
     Verdict,
     new_message_id,
 )
@@ -165,10 +166,10 @@ class Service:
         Gives it back with the recipients it has, exact duplicates dropped. With `once` a repeated call gives what the first
         one gave. Raises InvalidRequest, IdempotencyConflict, Unavailable.
         """
-        new = self.check(new)
-        recipients = new.recipients
+        asked = self.check(new)
+        recipients = asked.recipients
         now = self.store.now()
-        new = _timed(new, now)
+        new = _timed(asked, now)
         message_id = new_message_id(now)
         if once is None:
             self.check_times(new, now)
@@ -177,7 +178,7 @@ class Service:
         runs_s = 2 * COMMIT_WITHIN_S
         before = self.repeats.begin(new.owner, once, message_id, now, runs_s=runs_s, kept_s=kept_s)
         if before is not None:
-            return accepted(before[0], _timed(new, before[1]), before[1]), recipients
+            return accepted(before[0], _timed(asked, before[1]), before[1]), recipients
         try:
             self.check_times(new, now)
             message = self._accept(message_id, new, now)
@@ -712,10 +713,27 @@ class Service:
 
 
 def _timed(new: NewMessage, now: datetime) -> NewMessage:
-    """`new` with the moment that it names by seconds from now."""
-    if new.send_in_s is None:
+    """`new` with the moments that it names by seconds from now, or by a window that is closed then."""
+    if new.send_in_s is not None:
+        new = replace(new, send_at=now + timedelta(seconds=new.send_in_s))
+    terms = new.terms
+    if terms.window is None:
         return new
-    return replace(new, send_at=now + timedelta(seconds=new.send_in_s))
+    zoned = terms.window.zone is None and any(to.zone for to in new.recipients)
+    due_at = new.send_at or now
+    opens_at = terms.opens_at(due_at)
+    if opens_at > due_at:
+        new = replace(new, send_at=opens_at)
+    if not zoned and not any(to.send_at for to in new.recipients):
+        return new
+    recipients = tuple(_opened(to, due_at, opens_at, terms) for to in new.recipients)
+    return replace(new, recipients=recipients, terms=replace(terms, zoned=zoned))
+
+
+def _opened(to: Recipient, due_at: datetime, opens_at: datetime, terms: Terms) -> Recipient:
+    """`to`, with a time of its own where its window opens at another time than the message's."""
+    own = terms.opens_at(to.send_at or due_at, to.zone)
+    return to if own == opens_at and to.send_at is None else replace(to, send_at=own)
 
 
 def _owner_seen(client: Client | None) -> str | None:

@@ -7,7 +7,7 @@ import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from postrider.model import (
     Delivery,
     Message,
     NewMessage,
+    Recipient,
     State,
     Verdict,
 )
@@ -150,6 +151,12 @@ def accepted(message_id: str, new: NewMessage, now: datetime) -> Message:
     )
 
 
+def _dues(new: NewMessage, now: datetime) -> Iterator[str]:
+    """When each delivery is due."""
+    for to in new.recipients:
+        yield records.seconds((to.send_at or new.send_at or now).timestamp())
+
+
 def _demand_ok(told: str) -> None:
     """Raises what accept.lua's answer means, unless that is `ok`."""
     if told == "ok":
@@ -211,17 +218,14 @@ class Store:
         InvalidRequest or TooManyRequests.
         """
         message = accepted(message_id, new, now)
+        if new.terms.zoned:
+            self._keep_zones(message_id, new.recipients)
         deadline = records.seconds(now.timestamp() + COMMIT_WITHIN_S)
         due = records.seconds(message.due_at.timestamp())
         marks = ("#" if message.total > COUNTED else "") + ("@" if told else "")
         written = [records.record(to, new.priority, marks) for to in new.recipients]
-        own_dues = any(to.send_at for to in new.recipients)
-        if own_dues:
-            dues = (
-                records.seconds((to.send_at or new.send_at or now).timestamp())
-                for to in new.recipients
-            )
-            written = [f"{at} {record}" for at, record in zip(dues, written, strict=True)]
+        if own_dues := any(to.send_at for to in new.recipients):
+            written = list(map(" ".join, zip(_dues(new, now), written, strict=True)))
 
         def step(phases: int, first: int, count: int, *more: str | float) -> None:
             command = self._commit if phases & _COMMIT else self.redis.execute_command
@@ -230,17 +234,15 @@ class Store:
                 words = (phases | _OCCURRENCE, *words[1:], schedule)
             _demand_ok(self.scripts.run_by(command, "accept", *words).decode())
 
-        fields = records.message_fields(message)
-        services = sorted({to.service for to in new.recipients})
-        fields += ["services", " ".join(services)]
-        if own_dues:
-            fields += ["dues", "1"]
-        if receivers is not None:
-            fields += ["receivers", str(receivers)]
-        if schedule:
-            fields += ["schedule", schedule]
-        if new.callback_url:
-            fields += ["callback_url", new.callback_url, "callback_format", new.callback_format]
+        further = {
+            "services": " ".join(sorted({to.service for to in new.recipients})),
+            "dues": "1" if own_dues else "",
+            "receivers": "" if receivers is None else str(receivers),
+            "schedule": schedule or "",
+            "callback_url": new.callback_url or "",
+            "callback_format": new.callback_format if new.callback_url else "",
+        }
+        fields = records.message_fields(message, further)
         texts = sum(len(text.encode()) for text in (*fields, *written))
         self.room.demand(size_of(texts, message.total, told=told))
         if message.total <= CHUNK:
@@ -258,6 +260,27 @@ class Store:
         with suppress(redis.RedisError):  # it is accepted; the sweep arms what is left
             self.arm(message_id, 0, message.total, due)
         return message
+
+    def _keep_zones(self, message_id: str, recipients: Sequence[Recipient]) -> None:
+        """Writes down where the window is meant for each that has a zone of its own; for good once it is committed."""
+        client: Any = self.redis
+        zones = {str(n): to.zone for n, to in enumerate(recipients) if to.zone}
+        key, indexes = f"pr:z:{message_id}", list(zones)
+        for first in range(0, len(indexes), CHUNK):
+            client.hset(key, mapping={n: zones[n] for n in indexes[first : first + CHUNK]})
+        client.expire(key, 3600)
+
+    def _with_zones(self, claims: list[Claim]) -> list[Claim]:
+        """`claims`, each with its recipient's own zone where that counts."""
+        zoned = [n for n, claim in enumerate(claims) if claim.message.terms.zoned]
+        if zoned:
+            pipe: Any = self.redis.pipeline(transaction=False)
+            for n in zoned:
+                mid, _, index = claims[n].delivery_id.partition("-")
+                pipe.hget(f"pr:z:{mid}", index)
+            for n, zone in zip(zoned, pipe.execute(), strict=True):
+                claims[n] = replace(claims[n], zone=zone.decode() if zone else None)
+        return claims
 
     def arm(self, message_id: str, first: int, total: int, due: str) -> None:
         """Puts a committed message's deliveries from `first` on into the schedule; doing it twice is no harm."""
@@ -290,7 +313,7 @@ class Store:
             json.dumps(specs),
         )
         wait_s = float(next_look) - float(now) if next_look else None
-        claims = list(records.claims(now, rows, messages))
+        claims = self._with_zones(list(records.claims(now, rows, messages)))
         return Claimed(claims, records.moment(now), wait_s, bool(more))
 
     @unavailable_when_redis_is
@@ -300,7 +323,7 @@ class Store:
         now, rows, messages = self.scripts.run(
             "claim_one", job_id, lease_s, chance, json.dumps(specs)
         )
-        return next(records.claims(now, rows, messages), None)
+        return next(iter(self._with_zones(list(records.claims(now, rows, messages)))), None)
 
     @unavailable_when_redis_is
     def renew(self, job_ids: Iterable[str], lease_s: float) -> None:

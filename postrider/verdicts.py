@@ -119,9 +119,12 @@ def died(claim: Claim, settings: Settings, *, grace_s: float = 0.0) -> Verdict:
 def not_allowed(claim: Claim) -> Verdict | None:
     """What becomes of a claim whose message's terms forbid to send it now; None when they do not."""
     message = claim.message
-    if message.terms.allow(claim.at, message.due_at, claim.attempts):
-        return None
-    return Verdict(claim, State.EXPIRED, signal=Signal.HANDED_BACK)
+    if not message.terms.allow(claim.at, message.due_at, claim.attempts):
+        return Verdict(claim, State.EXPIRED, signal=Signal.HANDED_BACK)
+    opens_at = message.terms.opens_at(claim.at, claim.zone)
+    if opens_at > claim.at:
+        return replace(handed_back(claim), due_in_s=(opens_at - claim.at).total_seconds())
+    return None
 
 
 def suppressed(claim: Claim) -> Verdict:

@@ -173,6 +173,79 @@ def test_own_times_of_a_large_message_survive_a_death_before_it_is_armed(
     assert client.keys("pr:w:*") == []
 
 
+def hours_around(now: datetime, *, is_open: bool) -> dict[str, str]:
+    """A window that is open now, or opens in two hours."""
+    first, last = (-1, 2) if is_open else (2, 4)
+    opens, closes = (f"{(now + timedelta(hours=h)):%H}:00" for h in (first, last))
+    return {"from": opens, "to": closes}
+
+
+def test_outside_its_window_a_message_waits_until_it_opens(api: Api, service: Service) -> None:
+    now = service.store.now()
+    shut = post(api, window=hours_around(now, is_open=False))
+    assert shut["state"] == "scheduled"
+    opens_at = datetime.fromisoformat(shut["due_at"])
+    assert timedelta(hours=1) < opens_at - now <= timedelta(hours=2)
+    post(api, body="open", window=hours_around(now, is_open=True))
+    assert {c.message.body for c in service.claim("w", 10).claims} == {"open"}
+
+
+def test_a_window_is_meant_where_the_recipient_is(api: Api) -> None:
+    mid = post(
+        api,
+        send_at="2030-10-05T02:00:00Z",
+        window={"from": "09:00", "to": "20:00"},
+        recipients=[
+            {"uuid": "1", "service": "telegram", "timezone": "Asia/Tokyo"},
+            {"uuid": "2", "service": "telegram", "timezone": "America/New_York"},
+            {"uuid": "3", "service": "telegram"},
+        ],
+    )["id"]
+    found = api.get("/api/v1/deliveries", params={"message": mid}).json()["deliveries"]
+    assert [d["due_at"] for d in found] == [
+        "2030-10-05T02:00:00Z",  # 11:00
+        "2030-10-05T13:00:00Z",  # 09:00, after 22:00
+        "2030-10-05T09:00:00Z",
+    ]
+
+
+def test_a_retry_outside_the_window_waits_for_it(
+    api: Api, service: Service, client: redis.Redis
+) -> None:
+    """Also where the window is meant in the recipient's own zone, which stands beside the message."""
+    now = service.store.now()
+    to = {"uuid": "2", "service": "telegram", "timezone": "UTC"}
+    mid = post(api, window=hours_around(now, is_open=True), recipients=[to])["id"]
+    shut = {**hours_around(now, is_open=False)}
+    more = json.loads(client.hget(f"pr:m:{mid}", "more"))  # type: ignore[arg-type]
+    client.hset(f"pr:m:{mid}", "more", json.dumps(more | {"window": shut, "zone": "Asia/Tokyo"}))
+    assert client.ttl(f"pr:z:{mid}") == -1
+    (claims,) = service.calls(service.claim("w", 10).claims)
+    assert claims[0].zone == "UTC"
+    with pytest.raises(StopIteration) as stop:
+        next(service.attempt(claims))
+    service.record("w", stop.value.value)
+    found = api.get(f"/api/v1/deliveries/{mid}-0").json()
+    assert (found["state"], found["attempts"], found["tries"]) == ("scheduled", 0, [])
+    assert datetime.fromisoformat(found["due_at"]) - now > timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("window", "field"),
+    [
+        ({"from": "9", "to": "20:00"}, "window.from"),
+        ({"from": "09:00"}, "window.to"),
+        ({"from": "09:00", "to": "09:00"}, "window"),
+        ({"from": "09:00", "to": "20:00", "days": [0]}, "window.days[0]"),
+        ({"from": "09:00", "to": "20:00", "timezone": "Mars"}, "window.timezone"),
+    ],
+)
+def test_a_window_that_is_none_is_refused(api: Api, window: dict[str, Any], field: str) -> None:
+    reply = api.post(ALL, json=message(window=window))
+    assert reply.status_code == 400
+    assert reply.json()["errors"][0]["field"] == field
+
+
 # -- once
 
 

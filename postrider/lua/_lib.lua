@@ -12,6 +12,7 @@
 --   pr:w:<message>:<bucket>    hash    index -> when it is due, until it is armed; of messages with `dues`: each has its own
 --   pr:in:<state>              zset    delivery -> when it is due, or when it ended (s); for each state but `sending`,
 --                                      which has leases; unknown with no try left stands in pr:in:held instead
+--   pr:z:<message>             hash    index -> time zone of a recipient, where the message's window is meant there
 --   pr:leases                  zset    job -> when its claim runs out (s)
 --   pr:accepting               zset    message -> until when its commit may run (s); gone once it is all armed
 --   pr:to:b:<bucket>           zset    delivery -> 0, by recipient: see `recipients_bucket`

@@ -65,7 +65,7 @@ if writes then
 end
 
 if commits then
-  local total, expires = unpack(call('HMGET', message, 'total', 'expires'))
+  local total, expires, zoned = unpack(call('HMGET', message, 'total', 'expires', 'zoned'))
   if not total then return 'late' end
   call('HSET', message, 'committed', 1)
   if schedule then
@@ -77,6 +77,7 @@ if commits then
   end
   for _, list in ipairs(lists_of(message)) do call('ZADD', list, 0, mid) end
   if expires then call('ZADD', 'pr:expiring', expires, mid) end
+  if zoned then call('PERSIST', 'pr:z:' .. mid) end
   call('HINCRBY', 'pr:ledger', hour_of(mid) .. ':a', total)
 end
 

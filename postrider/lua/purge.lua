@@ -29,7 +29,7 @@ for mid, n in pairs(left) do
   if call('HINCRBY', message, 'left', -n) <= 0 then
     for _, list in ipairs(lists_of(message)) do call('ZREM', list, mid) end
     call('ZREM', 'pr:expiring', mid)
-    call('DEL', message)
+    call('DEL', message, 'pr:z:' .. mid)
   end
 end
 return #ids

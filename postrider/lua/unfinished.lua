@@ -21,7 +21,7 @@ for _, mid in ipairs(call('ZRANGE', 'pr:accepting', '-inf', seconds(NOW), 'BYSCO
       call('HDEL', bucket('w', mid, idx), idx)
     end
     if quota then uncount(mid, last - first) end
-    if first == 0 then call('DEL', message) else call('HSET', message, 'total', first) end
+    if first == 0 then call('DEL', message, 'pr:z:' .. mid) else call('HSET', message, 'total', first) end
   end
 end
 flush()

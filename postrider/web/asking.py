@@ -14,6 +14,7 @@ from postrider.model import Client, NewMessage, Recipient, Terms
 from postrider.repeats import Once
 from postrider.web.resources import ChangeIn, DeliveriesIn, MessagesIn, NewMessageIn, To
 from postrider.web.schemas import TemplateIn
+from postrider.windows import Window
 
 KEY = "Idempotency-Key"
 KEY_LENGTH = 255
@@ -72,6 +73,7 @@ def new_message(data: NewMessageIn, zone: ZoneInfo, who: Client) -> NewMessage:
                 to["service"],
                 to.get("account", data.account),
                 _own_moment(n, to, data, zone) if "send_at" in to or "timezone" in to else None,
+                to.get("timezone"),
             )
             for n, to in enumerate(data.recipients)
         ),
@@ -86,6 +88,8 @@ def new_message(data: NewMessageIn, zone: ZoneInfo, who: Client) -> NewMessage:
             expires_at=at("expires_at", data.expires_at, zone),
             late_s=data.late_s,
             on_unknown=data.on_unknown,
+            window=None if data.window is None else Window.asked(data.window),
+            zone=data.timezone or zone.key,
         ),
         dedupe_within_s=data.dedupe_within_s,
         callback_url=data.callback_url,
@@ -96,8 +100,10 @@ def new_message(data: NewMessageIn, zone: ZoneInfo, who: Client) -> NewMessage:
 def _own_moment(n: int, to: To, data: NewMessageIn, zone: ZoneInfo) -> datetime | None:
     """When the n-th recipient is to get it, if not with the others."""
     send_at = to.get("send_at", data.send_at)
-    if send_at is None:
-        raise InvalidRequest(f"recipients[{n}].timezone", "is for a send_at, and there is none")
+    if send_at is None and data.window is None:
+        raise InvalidRequest(
+            f"recipients[{n}].timezone", "is for a send_at or a window; there is none"
+        )
     try:
         return listing.moment(send_at, to.get("timezone", data.timezone), zone)
     except InvalidRequest as error:

@@ -12,6 +12,7 @@ from postrider.changes import Changed
 from postrider.finding import Found, Summary
 from postrider.model import QUEUED, Attempt, Message, MessageState, Recipient, State
 from postrider.web.schemas import SendMessageIn
+from postrider.windows import WindowIn
 
 SHOWN = 1_000
 """Deliveries that the answer to a POST lists."""
@@ -93,6 +94,7 @@ class NewMessageIn(SendMessageIn):
             description="Drop what is later than that, after an outage; left out: send it however late",
         ),
     ] = None
+    window: Annotated[WindowIn | None, Field(description="The hours outside which it waits")] = None
     on_unknown: Annotated[
         Literal["resend", "hold"] | None,
         Field(
