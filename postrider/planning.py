@@ -19,6 +19,7 @@ from postrider.model import Client, NewMessage, Recipient, Terms, new_message_id
 from postrider.recurrence import Occurrence, Recurrence, next_after, parse, upcoming
 from postrider.schedules import Missed, Schedule, Schedules
 from postrider.timing import first_valid
+from postrider.windows import Window
 
 log = logging.getLogger("postrider.schedules")
 
@@ -70,7 +71,13 @@ def draft(body: Mapping[str, Any], owner: str, send_at: datetime) -> NewMessage:
         priority=body.get("priority", "normal"),
         reference=body.get("reference") or "",
         tags=tuple(dict.fromkeys(body.get("tags", ()))),
-        terms=Terms(late_s=body.get("late_s"), on_unknown=body.get("on_unknown")),
+        terms=Terms(
+            late_s=body.get("late_s"),
+            on_unknown=body.get("on_unknown"),
+            window=Window.from_fields(body["window"]) if body.get("window") else None,
+        ),
+        callback_url=body.get("callback_url"),
+        callback_format=body.get("callback_format", "event"),
         send_at=send_at,
         template=Template(
             template["name"], template["language"], tuple(template.get("components") or ())

@@ -246,6 +246,35 @@ def test_a_window_that_is_none_is_refused(api: Api, window: dict[str, Any], fiel
     assert reply.json()["errors"][0]["field"] == field
 
 
+def test_with_repeat_the_answer_is_a_schedule_and_its_next_ten_dates(api: Api) -> None:
+    window = {"from": "09:00", "to": "20:00"}
+    reply = api.post(
+        ALL,
+        json=message(
+            repeat={"cron": "30 9 * * *"}, timezone="Asia/Tokyo", window=window, reference="r"
+        ),
+    )
+    assert reply.status_code == 201
+    schedule = reply.json()
+    assert [d["local"][11:16] for d in schedule["dates"]] == ["09:30"] * 10
+    assert [d["utc"][11:16] for d in schedule["dates"]] == ["00:30"] * 10
+    assert schedule["makes"]["window"] == {**window, "timezone": "Asia/Tokyo"}
+    (ready,) = api.get(ALL, params={"reference": "r"}).json()["messages"]
+    assert ready["id"] == schedule["message"]
+    assert ready["due_at"] == schedule["next"]["utc"].replace("+00:00", "Z")
+    for refused in (
+        {"send_in_s": 5},
+        {"recipients": [{**BEN, "timezone": "Asia/Tokyo"}]},
+        {"repeat": {"cron": "* * *"}},
+        {"repeat": {"cron": "30 9 * * *", "rrule": "FREQ=DAILY"}},
+    ):
+        body = message(**{"repeat": {"cron": "30 9 * * *"}, **refused})
+        assert api.post(ALL, json=body).status_code == 400
+    headers = {"Idempotency-Key": "k"}
+    again = api.post(ALL, json=message(repeat={"cron": "30 9 * * *"}), headers=headers)
+    assert again.status_code == 400
+
+
 # -- once
 
 

@@ -7,12 +7,13 @@ from zoneinfo import ZoneInfo
 
 from apiflask import APIBlueprint
 from flask import Response, jsonify
+from pydantic import RootModel
 
 from postrider.errors import InvalidRequest
 from postrider.finding import Wanted
 from postrider.service import Service
-from postrider.web import asking, export, resources
-from postrider.web.auth import ANY_SCHEME, Gate, client
+from postrider.web import asking, export, resources, schedules
+from postrider.web.auth import ANY_SCHEME, Gate, audited, client
 from postrider.web.problems import problems
 from postrider.web.resources import (
     AcceptedOut,
@@ -24,6 +25,11 @@ from postrider.web.resources import (
     NewMessageIn,
     Which,
 )
+from postrider.web.schedules import WholeScheduleOut
+
+
+class AcceptedOrScheduleOut(RootModel[AcceptedOut | WholeScheduleOut]):
+    """The accepted message; or, with `repeat`, the schedule that makes them."""
 
 
 def blueprint(service: Service, gate: Gate) -> APIBlueprint:
@@ -35,7 +41,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
 
     @bp.post("/messages")
     @bp.input(NewMessageIn)
-    @bp.output(AcceptedOut, status_code=201)
+    @bp.output(AcceptedOrScheduleOut, status_code=201)
     @bp.doc(
         summary="Send a message, now or at a time",
         description=f"With the header `{asking.KEY}` a repeated call answers as the first did, and sends nothing twice.",
@@ -43,11 +49,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         responses=problems(400, 401, 403, 409, 413, 415, 429, 503),
     )
     def send(json_data: NewMessageIn) -> Response:
-        new = asking.new_message(json_data, zone, client())
-        message, recipients = service.accept(new, asking.once())
-        answer = jsonify(resources.accepted(message, recipients, zone))
-        answer.status_code = HTTPStatus.CREATED
-        return answer
+        return _sent(service, json_data, zone)
 
     @bp.get("/messages")
     @bp.input(MessagesIn, location="query")
@@ -131,3 +133,14 @@ def _every(service: Service, wanted: Wanted, zone: ZoneInfo) -> Iterator[dict[st
         yield from (resources.message(summary, zone) for summary in found)
         if cursor is None:
             return
+
+
+def _sent(service: Service, data: NewMessageIn, zone: ZoneInfo) -> Response:
+    if data.repeat is not None:
+        return schedules.create(service, data, data.repeat, zone)
+    new = asking.new_message(data, zone, client())
+    message, recipients = service.accept(new, asking.once())
+    audited(message.id)
+    answer = jsonify(resources.accepted(message, recipients, zone))
+    answer.status_code = HTTPStatus.CREATED
+    return answer

@@ -4,13 +4,14 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, NotRequired
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictBool, StrictStr
+from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictBool, StrictInt, StrictStr
 from typing_extensions import TypedDict
 
 from postrider import timing
 from postrider.changes import Changed
 from postrider.finding import Found, Summary
 from postrider.model import QUEUED, Attempt, Message, MessageState, Recipient, State
+from postrider.recurrence import MAX_COUNT
 from postrider.web.schemas import SendMessageIn
 from postrider.windows import WindowIn
 
@@ -66,6 +67,42 @@ class To(TypedDict):
     ]
 
 
+class RepeatIn(BaseModel):
+    """When again: either `cron` or `rrule`, in the message's `timezone`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    cron: Annotated[
+        StrictStr | None,
+        Field(
+            description="Five fields: minute, hour, day, month, weekday", examples=["0 9 * * 1-5"]
+        ),
+    ] = None
+    rrule: Annotated[
+        StrictStr | None,
+        Field(
+            description="A rule of RFC 5545, at least a minute between occurrences; begins at `send_at`",
+            examples=["FREQ=MONTHLY;BYDAY=-1FR;BYHOUR=9;BYMINUTE=0"],
+        ),
+    ] = None
+    until: Annotated[
+        StrictStr | None,
+        Field(
+            description="The last time that counts: a day, a local time, or ISO 8601 with an offset",
+            examples=["2030-12-31"],
+        ),
+    ] = None
+    count: Annotated[
+        StrictInt | None, Field(ge=1, le=MAX_COUNT, description="Messages at most", examples=[10])
+    ] = None
+    missed: Annotated[
+        Literal["skip", "once", "all"],
+        Field(
+            description="What is made of occurrences missed while nothing ran: none, one for all of them, or each"
+        ),
+    ] = "skip"
+
+
 class NewMessageIn(SendMessageIn):
     """One message: what, when, to whom, and on what terms."""
 
@@ -100,6 +137,10 @@ class NewMessageIn(SendMessageIn):
         Field(
             description="What to do when a messenger gives no answer; left out: as the settings say"
         ),
+    ] = None
+    repeat: Annotated[
+        RepeatIn | None,
+        Field(description="Send it again and again; the answer is then a schedule"),
     ] = None
     callback_url: Annotated[
         StrictStr | None,

@@ -2,62 +2,28 @@
 
 import re
 from datetime import datetime
+from http import HTTPStatus
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from apiflask import APIBlueprint
 from flask import Response, jsonify
-from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictStr
 
 from postrider import listing
 from postrider.errors import InvalidRequest
-from postrider.recurrence import MAX_COUNT, Recurrence, parse
+from postrider.recurrence import Recurrence, parse
 from postrider.schedules import Missed, Schedule
 from postrider.service import Service
 from postrider.timing import first_valid, utc_and_local, zone_named
 from postrider.web import asking
-from postrider.web.auth import ANY_SCHEME, Gate, client
+from postrider.web.auth import ANY_SCHEME, Gate, audited, client
 from postrider.web.problems import problems
-from postrider.web.resources import NewMessageIn, To
+from postrider.web.resources import NewMessageIn, RepeatIn, To
 from postrider.web.schemas import TemplateIn
+from postrider.windows import Window
 
 PAGE, LONGEST_PAGE = 100, 1_000
-
-
-class RepeatIn(BaseModel):
-    """When again: either `cron` or `rrule`, in the message's `timezone`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    cron: Annotated[
-        StrictStr | None,
-        Field(
-            description="Five fields: minute, hour, day, month, weekday", examples=["0 9 * * 1-5"]
-        ),
-    ] = None
-    rrule: Annotated[
-        StrictStr | None,
-        Field(
-            description="A rule of RFC 5545, at least a minute between occurrences; begins at `send_at`",
-            examples=["FREQ=MONTHLY;BYDAY=-1FR;BYHOUR=9;BYMINUTE=0"],
-        ),
-    ] = None
-    until: Annotated[
-        StrictStr | None,
-        Field(
-            description="The last time that counts: a day, a local time, or ISO 8601 with an offset",
-            examples=["2030-12-31"],
-        ),
-    ] = None
-    count: Annotated[
-        StrictInt | None, Field(ge=1, le=MAX_COUNT, description="Messages at most", examples=[10])
-    ] = None
-    missed: Annotated[
-        Literal["skip", "once", "all"],
-        Field(
-            description="What is made of occurrences missed while nothing ran: none, one for all of them, or each"
-        ),
-    ] = "skip"
 
 
 class ScheduleIn(NewMessageIn):
@@ -156,21 +122,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         responses=problems(400, 401, 413, 415, 503),
     )
     def create_schedule(json_data: ScheduleIn) -> Response:
-        _no_single_moment(json_data)
-        zone = _zone(json_data.timezone) or default
-        made = service.schedules.create(
-            client().id,
-            json_data.model_dump(
-                exclude={"repeat", "timezone", "send_at"}, exclude_unset=True, mode="json"
-            ),
-            json_data.repeat.model_dump(exclude={"missed"}),
-            zone,
-            start=listing.moment(json_data.send_at, None, zone),
-            missed=json_data.repeat.missed,
-        )
-        answer = jsonify(_whole(service, made))
-        answer.status_code = 201
-        return answer
+        return create(service, json_data, json_data.repeat, default)
 
     @bp.get("")
     @bp.input(SchedulesIn, location="query")
@@ -226,10 +178,38 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     return bp
 
 
-def _no_single_moment(asked: ScheduleIn) -> None:
+def create(service: Service, asked: NewMessageIn, repeat: RepeatIn, default: ZoneInfo) -> Response:
+    """Takes a message that repeats, and answers with its schedule. Raises InvalidRequest."""
+    _no_single_moment(asked)
+    zone = _zone(asked.timezone) or default
+    if asked.window is not None:
+        Window.asked(asked.window)
+        asked.window.timezone = asked.window.timezone or zone.key
+    unsaid = {"repeat", "timezone", "send_at"}
+    made = service.schedules.create(
+        client().id,
+        asked.model_dump(exclude=unsaid, exclude_unset=True, by_alias=True, mode="json"),
+        repeat.model_dump(exclude={"missed"}),
+        zone,
+        start=listing.moment(asked.send_at, None, zone),
+        missed=repeat.missed,
+    )
+    audited(made.id)
+    answer = jsonify(_whole(service, made))
+    answer.status_code = HTTPStatus.CREATED
+    return answer
+
+
+def _no_single_moment(asked: NewMessageIn) -> None:
+    if asking.once() is not None:
+        raise InvalidRequest(asking.KEY, "does not go with repeat")
     for name in ("send_in_s", "expires_at", "dedupe_within_s"):
         if getattr(asked, name) is not None:
             raise InvalidRequest(name, "does not go with repeat")
+    for n, to in enumerate(asked.recipients):
+        for name in ("send_at", "timezone"):
+            if name in to:
+                raise InvalidRequest(f"recipients[{n}].{name}", "does not go with repeat")
 
 
 def _zone(name: str | None) -> ZoneInfo | None:
