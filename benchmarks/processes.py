@@ -66,6 +66,15 @@ class Tree:
             fresh = {pid for pid, (ppid, *_) in seen.items() if ppid in found} - found
         return {seen[pid][2]: seen[pid][3] for pid in found}
 
+    def memory_mb(self) -> float:
+        """Resident memory of everybody who lives."""
+        kib = 0
+        for member in self.members():
+            with contextlib.suppress(OSError):
+                status = Path(f"/proc/{member.pid}/status").read_text()
+                kib += int(status.partition("VmRSS:")[2].split()[0])
+        return kib / 1024
+
     def cpu_s(self) -> float:
         """User and system time of everybody, also of those that have ended."""
         return sum(self.members().values())

@@ -204,20 +204,31 @@ class Finder:
             return [{"walk": "recipient", "key": records.recipients_bucket(wanted.uuid)}]
         by_message, length = self._shortest(_message_lists(wanted))
         messages = [{"walk": "messages", "key": by_message}]
-        if wanted.state is None or wanted.reference is not None or wanted.tag is not None:
+        if wanted.state is None:
             return messages
         state = _stored(wanted.state)
-        keys = STATE_LISTS.get(state, (f"pr:in:{state}",))
-        if length < sum(self._shortest([key])[1] for key in keys):
-            return messages
+        keys = _lists_of(state)
+        if by_message != "pr:messages":
+            stand, all_messages = self._lengths(keys), self._lengths(["pr:messages"])
+            deliveries = self._lengths([key for each in State for key in _lists_of(each)])
+            if length * (sum(deliveries) / max(1, sum(all_messages))) < sum(stand):
+                return messages
         return [{"walk": "list", "key": key, "up": state in SOONEST_FIRST} for key in keys]
 
     def _shortest(self, keys: Sequence[str]) -> tuple[str, int]:
+        length, key = min(zip(self._lengths(keys), keys, strict=True))
+        return key, length
+
+    def _lengths(self, keys: Sequence[str]) -> list[int]:
         pipe: Any = self.redis.pipeline(transaction=False)
         for key in keys:
             pipe.zcard(key)
-        length, key = min(zip(pipe.execute(), keys, strict=True))
-        return key, length
+        lengths: list[int] = pipe.execute()
+        return lengths
+
+
+def _lists_of(state: State) -> tuple[str, ...]:
+    return STATE_LISTS.get(state, (f"pr:in:{state}",))
 
 
 def _stored(state: str) -> State:
