@@ -19,8 +19,9 @@ from tests.reliability.redis.conftest import (
 )
 
 CLIENTS = 50
-THREADS = 1 + 2 * (1 + 8 + 2)
-"""gunicorn's own, and in each of its processes one that hands out, 8 that answer, one that sweeps, one that asks for Redis."""
+THREADS = 1 + 2 * (1 + 8 + 4)
+"""gunicorn's own, and in each of its processes one that hands out, 8 that answer, one each that sweeps, writes down counts,
+raises alerts, and asks for Redis."""
 ASKED_S = 3.0
 ROOM_S = 1.0
 """For the test's own 50 threads, and what else runs on these cores."""
