@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from messengers.base import Incoming
-from postrider.audit import Audit, Wanted
+from postrider import audit
+from postrider.finding import Wanted
 from postrider.service import Service
 from tests.conftest import Api, AtTerminal, Postrider, wait_until
+from tests.test_receipts import hear, receipt, sent
 
 AT = "2030-10-05 13:48:00"
 EVIL = "first\x1b[31m red\n\u202esecond\ttab"
@@ -41,7 +43,7 @@ def told(postrider: Postrider, capsys: pytest.CaptureFixture[str]) -> Any:
 
 def done_by(service: Service) -> list[tuple[str, str]]:
     """What the audit log has of shells: action, what; newest first."""
-    found, _ = Audit(service.store.redis, 100).page(Wanted(), 100)
+    found, _ = audit.Audit(service.store.redis, 100).page(audit.Wanted(), 100)
     return [(e.action, e.what) for e in found if e.name.startswith("shell:")]
 
 
@@ -103,7 +105,7 @@ def test_an_export_holds_all_that_is_found_and_is_the_api_s(
     which: str, told: Any, api: Api
 ) -> None:
     for n in range(3):
-        post(api, f"@{n}", reference="=1+1" if n else "-2")
+        post(api, f"={n}", reference="+1-1" if n else "-2")
     _, out, _ = told(which, "--ndjson", "--limit", "1")
     rows = [json.loads(line) for line in out.splitlines()]
     theirs = api.get(f"/api/v1/{which}", headers={"Accept": "application/x-ndjson"}).text
@@ -133,15 +135,10 @@ def test_a_terminal_gets_a_table_that_nobody_s_text_can_command(
 # -- one
 
 
-def test_show_tells_of_each_try_and_receipt(told: Any, api: Api, worker: object) -> None:
-    del worker
+@pytest.mark.usefixtures("worker")
+def test_show_tells_of_each_try(told: Any, api: Api, service: Service) -> None:
     mid = post(api, "1", "blocked", at=None)
-    wait_until(
-        lambda: (
-            len(json.loads(told("messages", "--state", "scheduled", "--json")[1])["messages"]) == 0
-        )
-    )
-    wait_until(lambda: "\tsending\t" not in told("deliveries")[1])
+    wait_until(lambda: service.finished(9, None).total == 2)
     answer = json.loads(told("show", "--json", mid)[1])
     deliveries = answer.pop("deliveries")
     assert answer.pop("next") is None
@@ -149,13 +146,23 @@ def test_show_tells_of_each_try_and_receipt(told: Any, api: Api, worker: object)
     for one in deliveries:
         alone = json.loads(told("show", "--json", one["id"])[1])
         assert alone == one
-        receipts = one.pop("receipts")
-        assert isinstance(receipts, list)
-        assert one == api.get(f"/api/v1/deliveries/{one['id']}").json() | {}
+        assert one.pop("receipts") == []
+        assert one == api.get(f"/api/v1/deliveries/{one['id']}").json()
         assert len(one["tries"]) == 1
     lines = told("show", f"{mid}-1")[1].splitlines()
     assert f"id: {mid}-1" in lines
     assert sum(line.startswith("try: ") for line in lines) == 1
+
+
+def test_show_tells_what_the_messenger_said_later(told: Any, service: Service) -> None:
+    id_ = sent(service)
+    hear(service, receipt("delivered"), receipt("read"))
+    said = json.loads(told("show", "--json", id_)[1])["receipts"]
+    assert [(r["state"], r["reason"]) for r in said] == [("delivered", ""), ("read", "")]
+    lines = told("show", id_.partition("-")[0])[1].splitlines()
+    assert [line for line in lines if line.startswith("receipt: ")] == [
+        f"receipt: {r['at']}: {r['state']}" for r in said
+    ]
 
 
 # -- changes
@@ -215,17 +222,11 @@ def test_a_message_is_paused_moved_rewritten_and_resumed(
 def test_a_message_is_moved_by_seconds_from_now(told: Any, api: Api, service: Service) -> None:
     mid = post(api)
     assert told("move", mid, "--in", "3600")[0] == 0
-    (found,), _ = service.finder.messages(_all(), 9)
-    (one,), _ = service.finder.deliveries(_all(), 9)
+    (found,), _ = service.finder.messages(Wanted(), 9)
+    (one,), _ = service.finder.deliveries(Wanted(), 9)
     assert found.message.id == mid
     assert one.at is not None
     assert 3500 < (one.at - service.store.now()).total_seconds() <= 3600
-
-
-def _all() -> Any:
-    from postrider.finding import Wanted as Looked  # noqa: PLC0415 - the other Wanted is the audit's
-
-    return Looked()
 
 
 @pytest.mark.parametrize(
@@ -327,7 +328,7 @@ def test_the_ledger_is_the_api_s(told: Any, api: Api) -> None:
 
 
 def test_incoming_messages_are_the_api_s(told: Any, api: Api, service: Service) -> None:
-    heard = [Incoming(id=f"m{n}", sender=str(n), text=EVIL, kind="text") for n in range(3)]
+    heard = [Incoming(f"m{n}", None, str(n), EVIL, EVIL) for n in range(3)]
     nothing: frozenset[str] = frozenset()
     service.arrivals.take("viber", "default", heard, kept=9, opt_out=nothing, opt_in=nothing)
     for filters in ({}, {"uuid": "1"}, {"service": "telegram"}, {"limit": "2"}):
