@@ -16,6 +16,7 @@ from postrider.clients import Clients, Kind, Known
 from postrider.errors import InvalidRequest, NotFound
 from postrider.model import ROLES, Quota
 from postrider.settings import Settings
+from postrider.shell import user
 from postrider.terminal import say, say_json, told
 
 Parsers = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
@@ -126,14 +127,7 @@ def _desk() -> Iterator[_Desk]:
     settings = Settings.from_env()
     with link.connect(settings.redis_address) as client:
         audit = Audit(client, settings.audit_kept)
-        yield _Desk(Clients(client), audit, settings, f"shell:{_user()}")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # no such user on this machine, as in many a container
-        return "?"
+        yield _Desk(Clients(client), audit, settings, f"shell:{user()}")
 
 
 def _quota(args: argparse.Namespace) -> Quota:

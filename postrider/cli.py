@@ -47,9 +47,17 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
     # What people type brings tables and colours along: 0.2 s and memory that no process of ours shall take.
     if not argv or argv[0] not in commands.choices:
-        from postrider import callback_commands, clerk, console, doctor, selftest  # noqa: PLC0415
+        from postrider import (  # noqa: PLC0415
+            callback_commands,
+            clerk,
+            console,
+            desk,
+            doctor,
+            operations,
+            selftest,
+        )
 
-        for module in (console, callback_commands, clerk, doctor, selftest):
+        for module in (console, desk, operations, callback_commands, clerk, doctor, selftest):
             module.add_commands(commands)
     return parser
 

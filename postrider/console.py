@@ -26,6 +26,7 @@ from postrider.errors import InvalidRequest
 from postrider.model import NewMessage, Recipient
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
+from postrider.shell import COLOURS
 from postrider.store import Page, Store
 from postrider.terminal import refuse as _refuse
 from postrider.terminal import say as _say
@@ -38,12 +39,6 @@ SCREENFUL = 20
 """Deliveries in a table, when nobody says."""
 RECIPIENT_SHOWN, TEXT_SHOWN = 24, 12
 """Columns of a table that a recipient takes at most, and a text at least."""
-COLOURS = {
-    **dict.fromkeys(("sent", "delivered", "read"), "green"),
-    **dict.fromkeys(("scheduled", "queued", "sending"), "cyan"),
-    **dict.fromkeys(("retrying", "unknown", "paused"), "yellow"),
-    **dict.fromkeys(("failed", "expired"), "red"),
-}
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

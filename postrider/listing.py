@@ -38,6 +38,16 @@ def moment(send_at: str | None, timezone: str | None, default: ZoneInfo) -> date
         raise InvalidRequest("send_at", str(error)) from None
 
 
+def at(field: str, text: str | None, zone: ZoneInfo) -> datetime | None:
+    """The moment that `field` names, aware UTC; None when it names none. Raises InvalidRequest."""
+    if text is None:
+        return None
+    try:
+        return parse_moment(text, zone)
+    except ValueError as error:
+        raise InvalidRequest(field, str(error)) from None
+
+
 def line(message: Message, recipient: Recipient, zone: ZoneInfo) -> str:
     """One delivery as the simple API words it."""
     return (

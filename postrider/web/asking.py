@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from flask import request
 
 from messengers.base import Template
-from postrider import listing, timing
+from postrider import listing
 from postrider.errors import InvalidRequest, WrongMediaType
 from postrider.finding import Wanted
 from postrider.model import Client, NewMessage, Recipient, Terms
@@ -85,7 +85,7 @@ def new_message(data: NewMessageIn, zone: ZoneInfo, who: Client) -> NewMessage:
         reference=data.reference or "",
         tags=tuple(dict.fromkeys(data.tags)),
         terms=Terms(
-            expires_at=at("expires_at", data.expires_at, zone),
+            expires_at=listing.at("expires_at", data.expires_at, zone),
             late_s=data.late_s,
             on_unknown=data.on_unknown,
             window=None if data.window is None else Window.asked(data.window),
@@ -110,15 +110,6 @@ def _own_moment(n: int, to: To, data: NewMessageIn, zone: ZoneInfo) -> datetime 
         raise InvalidRequest(f"recipients[{n}].{error.field}", error.reason) from None
 
 
-def at(field: str, text: str | None, zone: ZoneInfo) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        return timing.parse_moment(text, zone)
-    except ValueError as error:
-        raise InvalidRequest(field, str(error)) from None
-
-
 def wanted(data: MessagesIn | DeliveriesIn, zone: ZoneInfo, who: Client) -> Wanted:
     """What the query asks for, of what this client may see. Raises InvalidRequest."""
     return Wanted(
@@ -130,6 +121,6 @@ def wanted(data: MessagesIn | DeliveriesIn, zone: ZoneInfo, who: Client) -> Want
         reference=data.reference,
         tag=data.tag,
         owner=owner_of(who),
-        accepted_from=at("from", data.from_, zone),
-        accepted_to=at("to", data.to, zone),
+        accepted_from=listing.at("from", data.from_, zone),
+        accepted_to=listing.at("to", data.to, zone),
     )

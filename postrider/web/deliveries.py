@@ -5,8 +5,9 @@ from zoneinfo import ZoneInfo
 from apiflask import APIBlueprint
 from flask import Response, jsonify
 
+from postrider import showing
 from postrider.service import Service
-from postrider.web import asking, export, resources
+from postrider.web import asking, export
 from postrider.web.auth import ANY_SCHEME, Gate, client
 from postrider.web.problems import problems
 from postrider.web.resources import (
@@ -36,10 +37,10 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         wanted = asking.wanted(query_data, zone, client())
         now = service.store.now()
         if kind := export.wanted():
-            rows = (resources.delivery(f, now) for f in service.finder.all_deliveries(wanted))
+            rows = (showing.delivery(f, now) for f in service.finder.all_deliveries(wanted))
             return export.stream(kind, rows, "deliveries")
         found, cursor = service.finder.deliveries(wanted, query_data.limit, query_data.cursor)
-        return jsonify(deliveries=[resources.delivery(f, now) for f in found], next=cursor)
+        return jsonify(deliveries=[showing.delivery(f, now) for f in found], next=cursor)
 
     @bp.get("/deliveries/<delivery_id>")
     @bp.output(DeliveryWithAttemptsOut)
@@ -52,8 +53,8 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         found = service.delivery(delivery_id, asking.owner_of(client()))
         tries = service.store.attempts([delivery_id])[delivery_id]
         return jsonify(
-            resources.delivery(found, service.store.now())
-            | {"tries": [resources.attempt(a) for a in tries]}
+            showing.delivery(found, service.store.now())
+            | {"tries": [showing.attempt(a) for a in tries]}
         )
 
     @bp.delete("/deliveries/<delivery_id>")
@@ -63,7 +64,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     )
     def stop_one(delivery_id: str) -> Response:
         found = service.change_delivery("cancel", delivery_id, asking.owner_of(client()))
-        return jsonify(resources.delivery(found, service.store.now()))
+        return jsonify(showing.delivery(found, service.store.now()))
 
     @bp.post("/deliveries/<delivery_id>/retry")
     @bp.output(DeliveryOut)
@@ -74,6 +75,6 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     )
     def retry(delivery_id: str) -> Response:
         found = service.change_delivery("retry", delivery_id, asking.owner_of(client()))
-        return jsonify(resources.delivery(found, service.store.now()))
+        return jsonify(showing.delivery(found, service.store.now()))
 
     return bp

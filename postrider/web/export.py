@@ -1,12 +1,11 @@
 """Lists as CSV or NDJSON, streamed: as long as the list is, in the memory of one page."""
 
-import csv
-import io
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from flask import Response, request
+
+from postrider import showing
 
 Kind = Literal["text/csv", "application/x-ndjson"]
 CSV: Kind = "text/csv"
@@ -16,7 +15,6 @@ DESCRIPTION = (
     "Newest first; deliveries in a state that waits soonest first. `Accept: text/csv` or `application/x-ndjson` streams"
     " all that is found, whatever `limit` says. A page may hold fewer than asked for, even none, and still have a next one."
 )
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def documented(name: str) -> dict[int, Any]:
@@ -33,9 +31,7 @@ def wanted() -> Kind | None:
 
 def stream(kind: Kind, rows: Iterable[Mapping[str, Any]], name: str) -> Response:
     """An answer that grows while it is read. Redis away in the middle cuts it off, so that nobody takes a part for all."""
-    lines = (
-        _csv(rows) if kind == CSV else (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    )
+    lines = showing.csv_lines(rows) if kind == CSV else showing.json_lines(rows)
     ending = "csv" if kind == CSV else "ndjson"
     headers = {"Content-Disposition": f'attachment; filename="{name}.{ending}"'}
     return Response(_in_parts(lines), content_type=f"{kind}; charset=utf-8", headers=headers)
@@ -49,26 +45,3 @@ def _in_parts(lines: Iterable[str]) -> Iterator[str]:
             yield "".join(part)
             part.clear()
     yield "".join(part)
-
-
-def _csv(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    head: list[str] | None = None
-    for row in rows:
-        if head is None:
-            head = list(row)
-            writer.writerow(head)
-        writer.writerow([_cell(row[name]) for name in head])
-        yield buffer.getvalue()
-        buffer.seek(0)
-        buffer.truncate()
-
-
-def _cell(value: object) -> object:
-    """What a spreadsheet shows and does not carry out. https://owasp.org/www-community/attacks/CSV_Injection"""
-    if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, str) and value.startswith(FORMULA):
-        return f"'{value}"
-    return value

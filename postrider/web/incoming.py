@@ -7,7 +7,7 @@ from apiflask import APIBlueprint
 from flask import Response, jsonify
 from pydantic import BaseModel, Field
 
-from postrider.incoming import Heard
+from postrider import showing
 from postrider.service import Service
 from postrider.web.auth import ANY_SCHEME, Gate
 from postrider.web.problems import problems
@@ -62,10 +62,6 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         page = service.arrivals.page(
             q.limit, q.cursor, service=q.service, account=q.account, uuid=q.uuid
         )
-        return jsonify(incoming=[_heard(row) for row in page.rows], next=page.next)
+        return jsonify(incoming=[showing.heard(row) for row in page.rows], next=page.next)
 
     return bp
-
-
-def _heard(row: Heard) -> dict[str, object]:
-    return HeardOut.model_validate(row, from_attributes=True).model_dump(mode="json")

@@ -9,6 +9,7 @@ from apiflask import APIBlueprint
 from flask import Response, jsonify
 from pydantic import RootModel
 
+from postrider import showing
 from postrider.errors import InvalidRequest
 from postrider.finding import Wanted
 from postrider.service import Service
@@ -65,7 +66,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         if kind := export.wanted():
             return export.stream(kind, _every(service, wanted, zone), "messages")
         found, cursor = service.find_messages(wanted, query_data.limit, query_data.cursor)
-        return jsonify(messages=[resources.message(s, zone) for s in found], next=cursor)
+        return jsonify(messages=[showing.message(s, zone) for s in found], next=cursor)
 
     @bp.delete("/messages")
     @bp.input(Which, location="query")
@@ -81,14 +82,14 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         wanted = Wanted(
             tag=query_data.tag, reference=query_data.reference, owner=asking.owner_of(client())
         )
-        return jsonify(resources.changed(service.cancel_all(wanted)))
+        return jsonify(showing.changed(service.cancel_all(wanted)))
 
     @bp.get("/messages/<message_id>")
     @bp.output(MessageOut)
     @bp.doc(summary="One message", security=ANY_SCHEME, responses=problems(401, 404, 429, 503))
     def message(message_id: str) -> Response:
         return jsonify(
-            resources.message(service.message(message_id, asking.owner_of(client())), zone)
+            showing.message(service.message(message_id, asking.owner_of(client())), zone)
         )
 
     @bp.patch("/messages/<message_id>")
@@ -110,7 +111,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
             send_at=send_at,
             paused=json_data.paused,
         )
-        return jsonify(resources.changed(done))
+        return jsonify(showing.changed(done))
 
     @bp.delete("/messages/<message_id>")
     @bp.output(ChangedOut)
@@ -121,7 +122,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         responses=problems(401, 403, 404, 429, 503),
     )
     def stop(message_id: str) -> Response:
-        return jsonify(resources.changed(service.cancel(message_id, asking.owner_of(client()))))
+        return jsonify(showing.changed(service.cancel(message_id, asking.owner_of(client()))))
 
     return bp
 
@@ -130,7 +131,7 @@ def _every(service: Service, wanted: Wanted, zone: ZoneInfo) -> Iterator[dict[st
     cursor = None
     while True:
         found, cursor = service.find_messages(wanted, resources.LONGEST_PAGE, cursor)
-        yield from (resources.message(summary, zone) for summary in found)
+        yield from (showing.message(summary, zone) for summary in found)
         if cursor is None:
             return
 
@@ -141,6 +142,6 @@ def _sent(service: Service, data: NewMessageIn, zone: ZoneInfo) -> Response:
     new = asking.new_message(data, zone, client())
     message, recipients = service.accept(new, asking.once())
     audited(message.id)
-    answer = jsonify(resources.accepted(message, recipients, zone))
+    answer = jsonify(showing.accepted(message, recipients, zone))
     answer.status_code = HTTPStatus.CREATED
     return answer

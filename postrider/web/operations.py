@@ -1,6 +1,5 @@
 """What operators do and ask: stop and go on, the balance."""
 
-from datetime import UTC
 from typing import Annotated
 from zoneinfo import ZoneInfo
 
@@ -8,13 +7,12 @@ from apiflask import APIBlueprint
 from flask import Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
-from postrider.errors import InvalidRequest, NotFound
-from postrider.records import account_key
+from postrider import listing, showing, stopping
+from postrider.errors import NotFound
 from postrider.service import Service
 from postrider.web import asking
 from postrider.web.auth import ANY_SCHEME, Gate, client
 from postrider.web.problems import problems
-from postrider.web.resources import iso
 
 
 class StopIn(BaseModel):
@@ -83,9 +81,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(summary="What is stopped", security=ANY_SCHEME, responses=problems(401, 403, 429, 503))
     def stops() -> Response:
         found = sorted(service.changes.stops().items())
-        return jsonify(
-            stops=[_scope(name) | {"since": iso(at), "by": by} for name, (at, by) in found]
-        )
+        return jsonify(stops=[showing.stop(name, at, by) for name, (at, by) in found])
 
     @bp.post("/stops")
     @bp.input(StopIn)
@@ -97,7 +93,8 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         responses=problems(400, 401, 403, 413, 415, 429, 503),
     )
     def stop(json_data: StopIn) -> Response:
-        service.changes.stop(_name(json_data, service), client().name, service.store.now())
+        scope = _scope(json_data, service)
+        service.changes.stop(scope, client().name, service.store.now())
         return stops()
 
     @bp.delete("/stops")
@@ -105,7 +102,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.output(StopsOut)
     @bp.doc(summary="Go on", security=ANY_SCHEME, responses=problems(400, 401, 403, 404, 429, 503))
     def go_on(query_data: StopIn) -> Response:
-        if not service.changes.go_on(_name(query_data, service)):
+        if not service.changes.go_on(_scope(query_data, service)):
             raise NotFound("that is not stopped; GET /api/v1/stops shows what is")
         return stops()
 
@@ -120,45 +117,13 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     )
     def ledger(query_data: SpanIn) -> Response:
         start, end = (
-            asking.at(field, text, zone)
+            listing.at(field, text, zone)
             for field, text in (("from", query_data.from_), ("to", query_data.to))
         )
-        found = service.ledger.balance(start, end)
-        names = LedgerOut.model_fields.keys() - {"start", "end"}
-        return jsonify(
-            start=iso(found.start and found.start.astimezone(UTC)),
-            end=iso(found.end and found.end.astimezone(UTC)),
-            **{name: getattr(found, name) for name in names},
-        )
+        return jsonify(showing.balance(service.ledger.balance(start, end)))
 
     return bp
 
 
-def _name(data: StopIn, service: Service) -> str:
-    """What the store calls it. Raises InvalidRequest."""
-    if data.client is not None:
-        if data.service is not None or data.account is not None:
-            raise InvalidRequest("client", "stop a client or a messenger, one at a time")
-        return f"client {data.client}"
-    if data.account is not None:
-        if (data.service, data.account) not in service.accounts:
-            raise InvalidRequest("account", "is none that is set up here; name its service, too")
-        return f"account {account_key(data.service or '', data.account)}"
-    if data.service is not None:
-        if data.service not in {name for name, _ in service.accounts}:
-            raise InvalidRequest("service", "is none that is set up here")
-        return f"service {data.service}"
-    return "all"
-
-
-def _scope(name: str) -> dict[str, str | None]:
-    kind, _, rest = name.partition(" ")
-    scope: dict[str, str | None] = {"service": None, "account": None, "client": None}
-    if kind == "client":
-        scope["client"] = rest
-    elif kind == "service":
-        scope["service"] = rest
-    elif kind == "account":
-        service, _, account = rest.partition("/")
-        scope |= {"service": service, "account": account or "default"}
-    return scope
+def _scope(data: StopIn, service: Service) -> str:
+    return stopping.name_of(service.accounts, data.service, data.account, data.client)

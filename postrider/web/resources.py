@@ -1,22 +1,16 @@
 """What clients of /api/v1 write and read of messages and deliveries, as pydantic models: the source of its description."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, NotRequired
-from zoneinfo import ZoneInfo
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictBool, StrictInt, StrictStr
 from typing_extensions import TypedDict
 
-from postrider import timing
-from postrider.changes import Changed
-from postrider.finding import Found, Summary
-from postrider.model import QUEUED, Attempt, Message, MessageState, Recipient, State
+from postrider.model import MessageState
 from postrider.recurrence import MAX_COUNT
 from postrider.web.schemas import SendMessageIn
 from postrider.windows import WindowIn
 
-SHOWN = 1_000
-"""Deliveries that the answer to a POST lists."""
 PAGE, LONGEST_PAGE = 100, 1_000
 YEAR_S = 366 * 86_400
 FAR_S = 1000 * YEAR_S
@@ -294,79 +288,3 @@ class ChangedOut(BaseModel):
 
     changed: int
     unchanged: dict[str, int]
-
-
-# -- rendering
-
-
-def message(summary: Summary, zone: ZoneInfo) -> dict[str, Any]:
-    """A `MessageOut`."""
-    m = summary.message
-    return {
-        "id": m.id,
-        "body": m.body,
-        "state": summary.state,
-        "reference": m.reference or None,
-        "tags": list(m.tags),
-        "accepted_at": iso(m.accepted_at),
-        "due_at": iso(m.due_at),
-        "due_local": timing.in_zone(m.due_at, zone),
-        "expires_at": iso(m.terms.expires_at),
-        "total": m.total,
-        "counts": {state.value: n for state, n in sorted(summary.counts.items())},
-    }
-
-
-def accepted(m: Message, recipients: tuple[Recipient, ...], zone: ZoneInfo) -> dict[str, Any]:
-    """An `AcceptedOut`: what the first call answered, however often it is asked again."""
-    state = State.SCHEDULED.value if m.timed else QUEUED
-    shown = message(Summary(m, {State.SCHEDULED: m.total}), zone)
-    shown["deliveries"] = [
-        {"id": f"{m.id}-{n}", "uuid": to.uuid, "service": to.service, "state": state}
-        for n, to in enumerate(recipients[:SHOWN])
-    ]
-    return shown
-
-
-def delivery(found: Found, now: datetime) -> dict[str, Any]:
-    """A `DeliveryOut`."""
-    d, last = found.delivery, found.last
-    waits = d.state in {State.SCHEDULED, State.RETRYING, State.PAUSED, State.UNKNOWN}
-    return {
-        "id": d.id,
-        "message": found.message.id,
-        "uuid": d.recipient.uuid,
-        "service": d.recipient.service,
-        "account": d.recipient.account,
-        "state": found.state(now),
-        "due_at": iso(found.at) if waits else None,
-        "ended_at": None if waits else iso(found.at),
-        "attempts": d.attempts,
-        "reason": last.reason if last else "",
-        "provider_id": last.provider_id if last else "",
-        "reference": found.message.reference or None,
-    }
-
-
-def attempt(a: Attempt) -> dict[str, str]:
-    """An `AttemptOut`."""
-    return {
-        "started_at": a.started_at.isoformat(),
-        "ended_at": a.ended_at.isoformat(),
-        "outcome": a.outcome,
-        "reason": a.reason,
-        "provider_id": a.provider_id,
-    }
-
-
-def changed(done: Changed) -> dict[str, Any]:
-    """A `ChangedOut`."""
-    return {
-        "changed": done.total,
-        "unchanged": {state.value: n for state, n in sorted(done.unchanged.items())},
-    }
-
-
-def iso(at: datetime | None) -> str | None:
-    """A moment as the API shows it: UTC, ISO 8601."""
-    return None if at is None else at.isoformat().replace("+00:00", "Z")

@@ -10,12 +10,11 @@ from apiflask import APIBlueprint
 from flask import Response, jsonify
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictStr
 
-from postrider import listing
+from postrider import listing, showing
 from postrider.errors import InvalidRequest
 from postrider.recurrence import Recurrence, parse
-from postrider.schedules import Missed, Schedule
 from postrider.service import Service
-from postrider.timing import first_valid, utc_and_local, zone_named
+from postrider.timing import first_valid, zone_named
 from postrider.web import asking
 from postrider.web.auth import ANY_SCHEME, Gate, audited, client
 from postrider.web.problems import problems
@@ -135,13 +134,15 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         found = service.schedules.page(client(), query_data.limit + 1, behind)
         shown = found[: query_data.limit]
         last = shown[-1].id if len(found) > query_data.limit else None
-        return jsonify({"schedules": [_told(s) for s in shown], "next": last})
+        return jsonify({"schedules": [showing.schedule(s) for s in shown], "next": last})
 
     @bp.get("/<id>")
     @bp.output(WholeScheduleOut)
     @bp.doc(summary="One schedule", security=ANY_SCHEME, responses=problems(401, 404, 503))
     def get_schedule(id: str) -> Response:  # noqa: A002 - the path's name for it
-        return jsonify(_whole(service, service.schedules.get(client(), id)))
+        return jsonify(
+            showing.whole_schedule(service.schedules, service.schedules.get(client(), id))
+        )
 
     @bp.patch("/<id>")
     @bp.input(ScheduleChangeIn)
@@ -163,7 +164,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
             missed=json_data.repeat.missed if json_data.repeat else None,
             body={k: v for k, v in body.items() if v is not None} or None,
         )
-        return jsonify(_whole(service, changed))
+        return jsonify(showing.whole_schedule(service.schedules, changed))
 
     @bp.delete("/<id>")
     @bp.doc(
@@ -195,7 +196,7 @@ def create(service: Service, asked: NewMessageIn, repeat: RepeatIn, default: Zon
         missed=repeat.missed,
     )
     audited(made.id)
-    answer = jsonify(_whole(service, made))
+    answer = jsonify(showing.whole_schedule(service.schedules, made))
     answer.status_code = HTTPStatus.CREATED
     return answer
 
@@ -247,35 +248,3 @@ def _changed(asked: ScheduleChangeIn) -> Any:
         return parse(repeat, zone, start or first_valid(old.start, zone), now)
 
     return changed
-
-
-def _told(s: Schedule) -> dict[str, Any]:
-    """A schedule as answers show it."""
-    r = s.recurrence
-    zone = ZoneInfo(r.zone)
-    missed: Missed = s.missed
-    return {
-        "id": s.id,
-        "state": s.state,
-        "repeat": {
-            "cron": r.cron,
-            "rrule": r.rule.text if r.rule else None,
-            "until": r.until.isoformat(" ") if r.until else None,
-            "count": r.count,
-            "missed": missed,
-        },
-        "timezone": r.zone,
-        "starts_at": r.start.isoformat(" "),
-        "made": s.made,
-        "next": utc_and_local(s.next.at, zone) if s.next else None,
-        "message": s.message if s.ready else None,
-        "trouble": s.trouble or None,
-        "created_at": utc_and_local(s.created_at, zone)["utc"],
-        "changed_at": utc_and_local(s.changed_at, zone)["utc"],
-    }
-
-
-def _whole(service: Service, s: Schedule) -> dict[str, Any]:
-    zone = ZoneInfo(s.recurrence.zone)
-    dates = [utc_and_local(o.at, zone) for o in service.schedules.dates(s)]
-    return {**_told(s), "dates": dates, "makes": service.schedules.body(s)}

@@ -1,0 +1,182 @@
+"""Messages, deliveries and what else there is, as answers show them: the same for HTTP and for a terminal. Pure functions."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from postrider import timing
+from postrider.changes import Changed
+from postrider.finding import Found, Summary
+from postrider.incoming import Heard
+from postrider.ledger import Balance
+from postrider.model import QUEUED, Attempt, Message, ReceiptKept, Recipient, State
+from postrider.planning import Planner
+from postrider.schedules import Schedule
+from postrider.stopping import scope_of
+
+SHOWN = 1_000
+"""Deliveries that the answer to a POST lists."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def message(summary: Summary, zone: ZoneInfo) -> dict[str, Any]:
+    """A message and where its deliveries stand."""
+    m = summary.message
+    return {
+        "id": m.id,
+        "body": m.body,
+        "state": summary.state,
+        "reference": m.reference or None,
+        "tags": list(m.tags),
+        "accepted_at": iso(m.accepted_at),
+        "due_at": iso(m.due_at),
+        "due_local": timing.in_zone(m.due_at, zone),
+        "expires_at": iso(m.terms.expires_at),
+        "total": m.total,
+        "counts": {state.value: n for state, n in sorted(summary.counts.items())},
+    }
+
+
+def accepted(m: Message, recipients: tuple[Recipient, ...], zone: ZoneInfo) -> dict[str, Any]:
+    """An accepted message: what the first call answered, however often it is asked again."""
+    state = State.SCHEDULED.value if m.timed else QUEUED
+    shown = message(Summary(m, {State.SCHEDULED: m.total}), zone)
+    shown["deliveries"] = [
+        {"id": f"{m.id}-{n}", "uuid": to.uuid, "service": to.service, "state": state}
+        for n, to in enumerate(recipients[:SHOWN])
+    ]
+    return shown
+
+
+def delivery(found: Found, now: datetime) -> dict[str, Any]:
+    """A delivery as it stands."""
+    d, last = found.delivery, found.last
+    waits = d.state in {State.SCHEDULED, State.RETRYING, State.PAUSED, State.UNKNOWN}
+    return {
+        "id": d.id,
+        "message": found.message.id,
+        "uuid": d.recipient.uuid,
+        "service": d.recipient.service,
+        "account": d.recipient.account,
+        "state": found.state(now),
+        "due_at": iso(found.at) if waits else None,
+        "ended_at": None if waits else iso(found.at),
+        "attempts": d.attempts,
+        "reason": last.reason if last else "",
+        "provider_id": last.provider_id if last else "",
+        "reference": found.message.reference or None,
+    }
+
+
+def attempt(a: Attempt) -> dict[str, str]:
+    """One try."""
+    return {
+        "started_at": a.started_at.isoformat(),
+        "ended_at": a.ended_at.isoformat(),
+        "outcome": a.outcome,
+        "reason": a.reason,
+        "provider_id": a.provider_id,
+    }
+
+
+def changed(done: Changed) -> dict[str, Any]:
+    """How many were changed, and for how many it was too late."""
+    return {
+        "changed": done.total,
+        "unchanged": {state.value: n for state, n in sorted(done.unchanged.items())},
+    }
+
+
+def iso(at: datetime | None) -> str | None:
+    """A moment as the API shows it: UTC, ISO 8601."""
+    return None if at is None else at.isoformat().replace("+00:00", "Z")
+
+
+def receipt(r: ReceiptKept) -> dict[str, Any]:
+    """What a messenger said later."""
+    return {"at": iso(r.at), "state": r.state.value, "reason": r.reason}
+
+
+def stop(name: str, at: datetime, by: str) -> dict[str, str | None]:
+    """Something that is stopped, by the name that the store has for it."""
+    return scope_of(name) | {"since": iso(at), "by": by}
+
+
+def balance(found: Balance) -> dict[str, Any]:
+    """The balance of a span."""
+    ends = {
+        name: at and iso(at.astimezone(UTC))
+        for name, at in (("start", found.start), ("end", found.end))
+    }
+    return asdict(found) | ends | {"difference": found.difference}
+
+
+def heard(row: Heard) -> dict[str, Any]:
+    """An incoming message."""
+    return asdict(row) | {"at": iso(row.at), "received_at": iso(row.received_at)}
+
+
+def schedule(s: Schedule) -> dict[str, Any]:
+    """A schedule."""
+    r = s.recurrence
+    zone = ZoneInfo(r.zone)
+    return {
+        "id": s.id,
+        "state": s.state,
+        "repeat": {
+            "cron": r.cron,
+            "rrule": r.rule.text if r.rule else None,
+            "until": r.until.isoformat(" ") if r.until else None,
+            "count": r.count,
+            "missed": s.missed,
+        },
+        "timezone": r.zone,
+        "starts_at": r.start.isoformat(" "),
+        "made": s.made,
+        "next": timing.utc_and_local(s.next.at, zone) if s.next else None,
+        "message": s.message if s.ready else None,
+        "trouble": s.trouble or None,
+        "created_at": timing.utc_and_local(s.created_at, zone)["utc"],
+        "changed_at": timing.utc_and_local(s.changed_at, zone)["utc"],
+    }
+
+
+def whole_schedule(planner: Planner, s: Schedule) -> dict[str, Any]:
+    """A schedule with its next dates and the message that it makes."""
+    zone = ZoneInfo(s.recurrence.zone)
+    dates = [timing.utc_and_local(o.at, zone) for o in planner.dates(s)]
+    return {**schedule(s), "dates": dates, "makes": planner.body(s)}
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Rows as NDJSON."""
+    return (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def csv_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Rows of equal shape as CSV, below their names."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    head: list[str] | None = None
+    for row in rows:
+        if head is None:
+            head = list(row)
+            writer.writerow(head)
+        writer.writerow([_cell(row[name]) for name in head])
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+
+
+def _cell(value: object) -> object:
+    """What a spreadsheet shows and does not carry out. https://owasp.org/www-community/attacks/CSV_Injection"""
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and value.startswith(FORMULA):
+        return f"'{value}"
+    return value
