@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from messengers.base import Rejected, Sent
+from messengers.base import Receipt, Rejected, Sent
 from postrider.model import NewMessage, Recipient, new_message_id
 from postrider.service import Service
 from postrider.store import Store
@@ -379,6 +379,23 @@ def test_it_is_stopped_by_message_delivery_reference_and_tag(api: Api) -> None:
     states = {m["id"]: m["state"] for m in api.get(ALL).json()["messages"]}
     assert set(states) == {m["id"] for m in (one, two, three, four)}
     assert set(states.values()) == {"cancelled"}
+
+
+def test_a_delivery_shows_what_its_messenger_said_later(api: Api, service: Service) -> None:
+    mid = post(api, recipients=[ANA])["id"]
+    end_all(service, Sent("wamid.1"))
+    url, at = f"/api/v1/deliveries/{mid}-0", datetime(2031, 1, 1, tzinfo=UTC)
+    assert api.get(url).json()["receipts"] == []
+    for state, reason in (("delivered", ""), ("failed", "no news"), ("read", "on a phone")):
+        said = Receipt("wamid.1", state, at, reason=reason)  # type: ignore[arg-type]
+        service.receipts.take("whatsapp", [said], finished_ttl_s=60, failed_ttl_s=60)
+    shown = api.get(url).json()
+    assert shown["receipts"] == [
+        {"at": "2031-01-01T00:00:00Z", "state": "delivered", "reason": ""},
+        {"at": "2031-01-01T00:00:00Z", "state": "read", "reason": "on a phone"},
+    ]
+    assert [a["provider_id"] for a in shown["tries"]] == ["wamid.1"]
+    assert (shown["state"], shown["provider_id"]) == ("read", "wamid.1")
 
 
 def test_what_failed_is_sent_again_when_asked_and_its_tries_stay(

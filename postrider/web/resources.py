@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from postrider import timing
 from postrider.changes import Changed
 from postrider.finding import Found, Summary
-from postrider.model import QUEUED, Attempt, Message, MessageState, Recipient, State
+from postrider.model import QUEUED, Attempt, Message, MessageState, ReceiptKept, Recipient, State
 from postrider.web.schemas import SendMessageIn
 from postrider.windows import WindowIn
 
@@ -149,6 +149,14 @@ class AttemptOut(BaseModel):
     provider_id: str
 
 
+class ReceiptOut(BaseModel):
+    """What the messenger said later, where that changed something."""
+
+    at: datetime
+    state: Literal["sent", "delivered", "read", "failed"]
+    reason: Annotated[str, Field(description="In the messenger's words")]
+
+
 class DeliveryOut(BaseModel):
     """One message to one recipient."""
 
@@ -167,9 +175,10 @@ class DeliveryOut(BaseModel):
 
 
 class DeliveryWithAttemptsOut(DeliveryOut):
-    """One message to one recipient, and what was tried."""
+    """One message to one recipient, what was tried, and what its messenger said later."""
 
     tries: list[AttemptOut]
+    receipts: list[ReceiptOut]
 
 
 class MessageOut(BaseModel):
@@ -316,6 +325,11 @@ def attempt(a: Attempt) -> dict[str, str]:
         "reason": a.reason,
         "provider_id": a.provider_id,
     }
+
+
+def receipt(r: ReceiptKept) -> dict[str, str | None]:
+    """A `ReceiptOut`."""
+    return {"at": iso(r.at), "state": r.state.value, "reason": r.reason}
 
 
 def changed(done: Changed) -> dict[str, Any]:
