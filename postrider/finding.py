@@ -317,7 +317,9 @@ def _leads_on(walk: str, after: object) -> bool:
         case "recipient", [str(id_)]:
             return is_delivery_id(id_)
         case "list", [str(at), str(id_)]:
-            return bool(_TIME.fullmatch(at)) and len(id_) <= 40 and id_.isascii() and id_.isprintable()
+            return (
+                bool(_TIME.fullmatch(at)) and len(id_) <= 40 and id_.isascii() and id_.isprintable()
+            )
         case str(key), str(mid) if key.startswith("pr:messages"):
             return is_message_id(mid)
     return False
