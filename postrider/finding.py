@@ -249,7 +249,9 @@ def _asked(wanted: Wanted) -> dict[str, Any]:
         "reference": wanted.reference,
         "tag": wanted.tag,
     }
-    if wanted.service is not None and wanted.account is not None:
+    if wanted.account is not None:
+        if wanted.service is None:
+            raise InvalidRequest("account", "is one of a messenger's; name its service, too")
         asked["account"] = account_key(wanted.service, wanted.account)
     if wanted.state is not None:
         state = _stored(wanted.state)

@@ -180,11 +180,9 @@ def test_messages_of_a_messenger_are_found_by_whichever_list_is_walked(
     client: redis.Redis,
 ) -> None:
     store = Store(client)
-    for service, owner, tag in (
-        ("telegram", "k1", "a"),
-        ("sandbox", "k1", "a"),
-        ("sandbox", "", ""),
-    ):
+    ours = (("telegram", "k1", "a"), ("sandbox", "k1", "a"))
+    others = (("telegram", "", ""), ("sandbox", "", "")) * 3
+    for service, owner, tag in ours + others:
         now = store.now()
         new = NewMessage("Hi", (Recipient("1", service),), owner=owner, tags=(tag,) if tag else ())
         store.accept(new_message_id(now), new, now)

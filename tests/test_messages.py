@@ -11,7 +11,9 @@ import pytest
 import redis
 
 from messengers.base import Receipt, Rejected, Sent
+from postrider.errors import IdempotencyConflict
 from postrider.model import NewMessage, Recipient, new_message_id
+from postrider.repeats import Once
 from postrider.service import Service
 from postrider.store import Store
 from tests.conftest import Api
@@ -453,6 +455,7 @@ def test_filters_and_pages(api: Api, service: Service) -> None:
         {"limit": 0},
         {"limit": 1001},
         {"cursor": "x"},
+        {"account": "shop"},
         {"state": "lost"},
         {"from": "x"},
         {"colour": "red"},
@@ -487,3 +490,20 @@ def test_what_is_late_is_dropped_when_that_was_asked(
         next(exchange)
     service.record("w", stop.value.value)
     assert api.get(f"/api/v1/deliveries/{mid}-0").json()["state"] == "expired"
+
+
+def test_a_call_that_ran_too_long_takes_its_key_from_nobody(service: Service) -> None:
+    once, now = Once("k", b"asked"), service.store.now()
+    ids = [new_message_id(now) for _ in range(3)]
+    for mid in ids[:2]:  # the first has run out of time when the second comes
+        assert (
+            service.repeats.begin("", once, mid, now, runs_s=0 if mid == ids[0] else 60, kept_s=60)
+            is None
+        )
+    service.repeats.end("", once, ids[0], accepted=False)
+    with pytest.raises(IdempotencyConflict):
+        service.repeats.begin("", once, ids[2], now, runs_s=60, kept_s=60)
+    service.repeats.end("", once, ids[1], accepted=True)
+    found = service.repeats.begin("", once, ids[2], now, runs_s=60, kept_s=60)
+    assert found
+    assert found[0] == ids[1]
