@@ -60,9 +60,19 @@ class Changes:
     @unavailable_when_redis_is
     def message(self, what: Change, message_id: str, due_at: datetime | None = None) -> Changed:
         """Changes all of a message. Raises Unavailable; what was begun is ended by the sweep."""
+        self._end_earlier(message_id)
         done = Changed()
         self._go_on(what, message_id, _due(due_at), 0, done)
         return done
+
+    def _end_earlier(self, message_id: str) -> bool:
+        """Ends a change that was left half way, if any: a message has one note, and the next change takes its place."""
+        client: Any = self.redis
+        note = client.hget(f"pr:m:{message_id}", "change")
+        if note:
+            what, due, first = json.loads(note)
+            self._go_on(what, message_id, due, int(first), Changed())
+        return bool(note)
 
     def _go_on(self, what: str, message_id: str, due: str, first: int, done: Changed) -> None:
         index: int | None = first
@@ -96,13 +106,10 @@ class Changes:
         client: Any = self.redis
         at = records.seconds(now.timestamp())
         for mid in client.zrangebyscore("pr:changing", "-inf", at, 0, most):
-            if note := client.hget(f"pr:m:{mid.decode()}", "change"):
-                what, due, first = json.loads(note)
-                self._go_on(what, mid.decode(), due, int(first), Changed())
-            else:
+            if not self._end_earlier(mid.decode()):
                 client.zrem("pr:changing", mid)
         for mid in client.zrangebyscore("pr:expiring", "-inf", at, 0, most):
-            self._go_on("expire", mid.decode(), "", 0, Changed())
+            self.message("expire", mid.decode())
             client.zrem("pr:expiring", mid)
         while self.scripts.run("go_on", CHUNK):
             pass

@@ -7,7 +7,7 @@ parts. So a page may hold fewer than were asked for, or none, and still name a n
 import base64
 import binascii
 import json
-import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -40,6 +40,8 @@ PAGE_SCANS = 25
 """Such calls for one page."""
 STATE_LISTS = {State.SENDING: ("pr:leases",), State.UNKNOWN: ("pr:in:held", "pr:in:unknown")}
 """Where deliveries stand in a state that has no list of its name, or more."""
+_TIME = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?(e[+-]?[0-9]{1,2})?")
+"""A number of seconds as Redis writes one: Lua reads fewer ways to write it than Python."""
 SOONEST_FIRST = frozenset({State.SCHEDULED, State.RETRYING, State.PAUSED})
 
 
@@ -258,7 +260,9 @@ def _asked(wanted: Wanted) -> dict[str, Any]:
         "reference": wanted.reference,
         "tag": wanted.tag,
     }
-    if wanted.service is not None and wanted.account is not None:
+    if wanted.account is not None:
+        if wanted.service is None:
+            raise InvalidRequest("account", "is one of a messenger's; name its service, too")
         asked["account"] = account_key(wanted.service, wanted.account)
     if wanted.state is not None:
         state = _stored(wanted.state)
@@ -322,19 +326,13 @@ def _leads_on(walk: str, after: object) -> bool:
         case _, None:
             return True
         case "message" | "messages", [str(mid), int(index)]:
-            return is_message_id(mid) and 0 <= index < 10**6
+            return is_message_id(mid) and not isinstance(index, bool) and 0 <= index < 10**6
         case "recipient", [str(id_)]:
             return is_delivery_id(id_)
         case "list", [str(at), str(id_)]:
-            return _is_time(at) and len(id_) <= 40 and id_.isascii() and id_.isprintable()
-        case _, str(mid):
+            return (
+                bool(_TIME.fullmatch(at)) and len(id_) <= 40 and id_.isascii() and id_.isprintable()
+            )
+        case str(key), str(mid) if key.startswith("pr:messages"):
             return is_message_id(mid)
     return False
-
-
-def _is_time(text: str) -> bool:
-    """Whether `text` is a number of seconds as Redis writes one."""
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False

@@ -23,7 +23,7 @@ KNOWN_S = 8 * 86_400
 CHUNK = 500
 LOOKED_AT = 10_000
 """Messages that a filter looks at for one page: where few match, a page is short, and the next one goes on."""
-_CURSOR = re.compile(r"[0-9]{1,15}-[0-9]{1,10}")
+_CURSOR = re.compile(r"(?!0+-0+$)[0-9]{1,15}-[0-9]{1,10}")
 
 
 @dataclass(frozen=True, slots=True)

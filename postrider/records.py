@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -248,6 +249,9 @@ def read_cursor(given: str | None) -> tuple[str, str]:
     try:
         padded = given + "=" * (-len(given) % 4)
         at, id_ = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split(" ")
-        return repr(float(at)), id_
+        moment_s = float(at)
     except (ValueError, binascii.Error):
-        raise InvalidRequest("cursor", "is not one that this service gave") from None
+        moment_s, id_ = math.nan, ""
+    if not math.isfinite(moment_s):
+        raise InvalidRequest("cursor", "is not one that this service gave")
+    return repr(moment_s), id_

@@ -57,14 +57,12 @@ class Repeats:
         )
 
     @unavailable_when_redis_is
-    def end(self, owner: str, once: Once, *, accepted: bool) -> None:
-        """Keeps the key for what was accepted, also when that is forgotten; frees it when nothing was."""
-        client: Any = self.redis
-        key = f"pr:once:{_key(owner, once)}"
-        if accepted:
-            client.hset(key, "done", 1)
-        else:
-            client.delete(key)
+    def end(self, owner: str, once: Once, message_id: str, *, accepted: bool) -> None:
+        """Keeps the key for what was accepted, also when that is forgotten; frees it when nothing was.
+
+        Nothing, when another call has taken it since: this one ran for too long.
+        """
+        self.scripts.run("once_end", _key(owner, once), message_id, int(accepted))
 
     @unavailable_when_redis_is
     def say(self, message_id: str, said: Sequence[str], within_s: float) -> int | None:

@@ -187,10 +187,10 @@ class Service:
                 with suppress(
                     Unavailable
                 ):  # else it is free once nothing can be committed any more
-                    self.repeats.end(new.owner, once, accepted=False)
+                    self.repeats.end(new.owner, once, message_id, accepted=False)
             raise
         with suppress(Unavailable):  # the message itself tells
-            self.repeats.end(new.owner, once, accepted=True)
+            self.repeats.end(new.owner, once, message_id, accepted=True)
         return message, recipients
 
     def accept_occurrence(self, new: NewMessage, message_id: str, schedule: str) -> None:

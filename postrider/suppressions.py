@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import redis
 
 from postrider import records
+from postrider.errors import InvalidRequest
 from postrider.model import Suppression
 from postrider.scripts import Scripts, unavailable_when_redis_is
 
@@ -71,7 +72,10 @@ class Suppressions:
         total = client.zlexcount("pr:suppressed:order", start, end)
         if cursor is not None:
             _, behind = records.read_cursor(cursor)
-            start = b"(" + bytes.fromhex(behind)
+            try:
+                start = b"(" + bytes.fromhex(behind)
+            except ValueError:
+                raise InvalidRequest("cursor", "is not one that this service gave") from None
         members = client.zrangebylex("pr:suppressed:order", start, end, 0, limit + 1)
         shown = members[:limit]
         texts = client.hmget("pr:suppressed", shown) if shown else []

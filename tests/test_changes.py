@@ -281,3 +281,26 @@ def test_the_ledger_counts_every_end_once(
     hour = int(message.accepted_at.timestamp() // 3600)
     ledger = {k.decode(): int(v) for k, v in client.hgetall("pr:ledger").items()}
     assert ledger == {f"{hour}:a": 250, f"{hour}:t": 100, f"{hour}:f": 19, f"{hour}:c": 11}
+
+
+def test_a_change_that_was_left_half_way_is_ended_before_the_next_begins(
+    store: Store, changes: Changes, finder: Finder
+) -> None:
+    message = post(store, 2_500, in_s=3600)
+    changes.scripts.run("change", "cancel", "", message.id, 0, 1_000)  # and its caller dies
+    assert changes.message("pause", message.id).changed == {}
+    assert counts(finder, message) == {State.CANCELLED: 2_500}
+
+
+def test_a_late_yes_beside_what_put_it_on_hold_leaves_it_in_one_list(
+    store: Store, client: redis.Redis
+) -> None:
+    post(store)
+    (first,) = claim(store)
+    end(store, [first], State.UNKNOWN, 0.0)
+    (second,) = claim(store)
+    tried = Attempt(first.at, first.at, "sent", provider_id="7")
+    both = [Verdict(second, State.UNKNOWN, tried), Verdict(first, State.SENT, tried)]
+    assert store.record("w", both, **TTL) == [True, True]
+    assert client.zcard("pr:in:held") == 0
+    assert client.zcard("pr:in:sent") == 1

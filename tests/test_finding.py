@@ -164,6 +164,9 @@ def test_an_unknown_id_is_nobodys(finder: Finder, id_: str) -> None:
         "\0",
         "é",
         "W" * 9000,
+        # ["messages pr:messages", ["AAAAAAAAAAAAAAAAAAAAA", true]], and the same with that id alone
+        "WyJtZXNzYWdlcyBwcjptZXNzYWdlcyIsIFsiQUFBQUFBQUFBQUFBQUFBQUFBQUFBIiwgdHJ1ZV1d",
+        "WyJtZXNzYWdlcyBwcjptZXNzYWdlcyIsICJBQUFBQUFBQUFBQUFBQUFBQUFBQUEiXQ",
     ],
 )
 def test_a_cursor_that_is_none_of_ours_is_refused(finder: Finder, cursor: str) -> None:
@@ -171,6 +174,21 @@ def test_a_cursor_that_is_none_of_ours_is_refused(finder: Finder, cursor: str) -
         finder.deliveries(Wanted(), 10, cursor)
     with pytest.raises(InvalidRequest):
         finder.messages(Wanted(), 10, cursor)
+
+
+def test_messages_of_a_messenger_are_found_by_whichever_list_is_walked(
+    client: redis.Redis,
+) -> None:
+    store = Store(client)
+    ours = (("telegram", "k1", "a"), ("sandbox", "k1", "a"))
+    others = (("telegram", "", ""), ("sandbox", "", "")) * 3
+    for service, owner, tag in ours + others:
+        now = store.now()
+        new = NewMessage("Hi", (Recipient("1", service),), owner=owner, tags=(tag,) if tag else ())
+        store.accept(new_message_id(now), new, now)
+    for wanted in (Wanted(owner="k1", service="telegram"), Wanted(tag="a", service="sandbox")):
+        found, _ = Finder(client).messages(wanted, 10)
+        assert [s.message.services for s in found] == [(wanted.service,)]
 
 
 def test_a_cursor_belongs_to_its_filters(finder: Finder) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import redis
 
-from messengers.base import Rejected, Sent
+from messengers.base import Receipt, Rejected, Sent
+from postrider.errors import IdempotencyConflict
 from postrider.model import NewMessage, Recipient, new_message_id
+from postrider.repeats import Once
 from postrider.service import Service
 from postrider.store import Store
 from tests.conftest import Api
@@ -410,6 +412,23 @@ def test_it_is_stopped_by_message_delivery_reference_and_tag(api: Api) -> None:
     assert set(states.values()) == {"cancelled"}
 
 
+def test_a_delivery_shows_what_its_messenger_said_later(api: Api, service: Service) -> None:
+    mid = post(api, recipients=[ANA])["id"]
+    end_all(service, Sent("wamid.1"))
+    url, at = f"/api/v1/deliveries/{mid}-0", datetime(2031, 1, 1, tzinfo=UTC)
+    assert api.get(url).json()["receipts"] == []
+    for state, reason in (("delivered", ""), ("failed", "no news"), ("read", "on a phone")):
+        said = Receipt("wamid.1", state, at, reason=reason)  # type: ignore[arg-type]
+        service.receipts.take("whatsapp", [said], finished_ttl_s=60, failed_ttl_s=60)
+    shown = api.get(url).json()
+    assert shown["receipts"] == [
+        {"at": "2031-01-01T00:00:00Z", "state": "delivered", "reason": ""},
+        {"at": "2031-01-01T00:00:00Z", "state": "read", "reason": "on a phone"},
+    ]
+    assert [a["provider_id"] for a in shown["tries"]] == ["wamid.1"]
+    assert (shown["state"], shown["provider_id"]) == ("read", "wamid.1")
+
+
 def test_what_failed_is_sent_again_when_asked_and_its_tries_stay(
     api: Api, service: Service
 ) -> None:
@@ -465,6 +484,7 @@ def test_filters_and_pages(api: Api, service: Service) -> None:
         {"limit": 0},
         {"limit": 1001},
         {"cursor": "x"},
+        {"account": "shop"},
         {"state": "lost"},
         {"from": "x"},
         {"colour": "red"},
@@ -499,3 +519,20 @@ def test_what_is_late_is_dropped_when_that_was_asked(
         next(exchange)
     service.record("w", stop.value.value)
     assert api.get(f"/api/v1/deliveries/{mid}-0").json()["state"] == "expired"
+
+
+def test_a_call_that_ran_too_long_takes_its_key_from_nobody(service: Service) -> None:
+    once, now = Once("k", b"asked"), service.store.now()
+    ids = [new_message_id(now) for _ in range(3)]
+    for mid in ids[:2]:  # the first has run out of time when the second comes
+        assert (
+            service.repeats.begin("", once, mid, now, runs_s=0 if mid == ids[0] else 60, kept_s=60)
+            is None
+        )
+    service.repeats.end("", once, ids[0], accepted=False)
+    with pytest.raises(IdempotencyConflict):
+        service.repeats.begin("", once, ids[2], now, runs_s=60, kept_s=60)
+    service.repeats.end("", once, ids[1], accepted=True)
+    found = service.repeats.begin("", once, ids[2], now, runs_s=60, kept_s=60)
+    assert found
+    assert found[0] == ids[1]

@@ -452,8 +452,13 @@ local function disarm(mid, idx, r)
   call('ZREM', SCHEDULE, job_id)
   call('ZREM', 'pr:leases', job_id)
   if LISTS[r.state] then call('ZREM', LISTS[r.state], delivery_id(mid, idx)) end
-  if r.state == 'u' then call('ZREM', HELD, delivery_id(mid, idx)) end
-  if r.deaths then call('ZREM', 'pr:alone', job_id) end
+  if r.state == 'u' then
+    -- A receipt or a late yes may settle it wherever it waits for its resend; who finds it there would drop its RQ job.
+    call('ZREM', HELD, delivery_id(mid, idx))
+    call('ZREM', 'pr:line:' .. r.queue .. ' ' .. r.account, job_id)
+    call('ZREM', 'pr:alone', job_id)
+    call('ZREM', 'pr:stopped:' .. (call('HGET', 'pr:m:' .. mid, 'owner') or ''), job_id)
+  elseif r.deaths then call('ZREM', 'pr:alone', job_id) end
   return job_id
 end
 

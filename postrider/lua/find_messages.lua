@@ -1,5 +1,6 @@
 -- Finds messages, newest first, some at a time.
--- ARGV  1 JSON: key (a list of messages) or ids; after, low, high: ids; most, scan; owner, reference, tag as in find.lua
+-- ARGV  1 JSON: key (a list of messages) or ids; after, low, high: ids; most, scan; owner, service, reference,
+--       tag as in find.lua
 -- Gives {rows {id, fields and values, state letters and counts}, where to go on or ''}.
 local asked = cjson.decode(ARGV[1])
 local rows, looked, go_on = {}, 0, ''
@@ -9,6 +10,7 @@ local function look(mid)
   local fields, m = call('HGETALL', 'pr:m:' .. mid), {}
   for i = 1, #fields, 2 do m[fields[i]] = fields[i + 1] end
   if not m.committed or (asked.owner and (m.owner or '') ~= asked.owner) then return end
+  if asked.service and not string.find(' ' .. (m.services or '') .. ' ', ' ' .. asked.service .. ' ', 1, true) then return end
   if asked.reference and m.reference ~= asked.reference then return end
   if asked.tag then
     local has = false

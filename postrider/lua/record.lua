@@ -123,6 +123,7 @@ for at = 6, #ARGV, 12 do
     if due == '' then
       local job, queue = job_id, QUEUES[r.queue]
       if settles then
+        flush() -- its other attempt may stand in this batch, and have put it on hold
         job = disarm(mid, idx, r)
         call('ZREM', 'rq:failed:' .. queue, job)
       else

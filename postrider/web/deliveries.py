@@ -45,16 +45,20 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.get("/deliveries/<delivery_id>")
     @bp.output(DeliveryWithAttemptsOut)
     @bp.doc(
-        summary="One delivery, and what was tried",
+        summary="One delivery, what was tried, and its receipts",
         security=ANY_SCHEME,
         responses=problems(401, 404, 429, 503),
     )
     def delivery(delivery_id: str) -> Response:
         found = service.delivery(delivery_id, asking.owner_of(client()))
         tries = service.store.attempts([delivery_id])[delivery_id]
+        receipts = service.receipts.of([delivery_id])[delivery_id]
         return jsonify(
             showing.delivery(found, service.store.now())
-            | {"tries": [showing.attempt(a) for a in tries]}
+            | {
+                "tries": [showing.attempt(a) for a in tries],
+                "receipts": [showing.receipt(r) for r in receipts],
+            }
         )
 
     @bp.delete("/deliveries/<delivery_id>")

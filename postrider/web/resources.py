@@ -184,6 +184,14 @@ class AttemptOut(BaseModel):
     provider_id: str
 
 
+class ReceiptOut(BaseModel):
+    """What the messenger said later, where that changed something."""
+
+    at: datetime
+    state: Literal["sent", "delivered", "read", "failed"]
+    reason: Annotated[str, Field(description="In the messenger's words")]
+
+
 class DeliveryOut(BaseModel):
     """One message to one recipient."""
 
@@ -202,9 +210,10 @@ class DeliveryOut(BaseModel):
 
 
 class DeliveryWithAttemptsOut(DeliveryOut):
-    """One message to one recipient, and what was tried."""
+    """One message to one recipient, what was tried, and what its messenger said later."""
 
     tries: list[AttemptOut]
+    receipts: list[ReceiptOut]
 
 
 class MessageOut(BaseModel):
