@@ -79,7 +79,10 @@ def test_both_lists_as_json_are_the_api_s(told: Any, api: Api, filters: dict[str
 def test_deliveries_are_also_found_by_message_and_account(told: Any, api: Api) -> None:
     mid = post(api, "1", "2")
     post(api, "3")
-    for flags in (("--message", mid), ("--message", mid, "--account", "default")):
+    for flags in (
+        ("--message", mid),
+        ("--message", mid, "--service", "sandbox", "--account", "default"),
+    ):
         _, out, _ = told("deliveries", *flags)
         assert [line.split("\t")[2] for line in out.splitlines()] == ["1", "2"]
 
@@ -146,7 +149,6 @@ def test_show_tells_of_each_try(told: Any, api: Api, service: Service) -> None:
     for one in deliveries:
         alone = json.loads(told("show", "--json", one["id"])[1])
         assert alone == one
-        assert one.pop("receipts") == []
         assert one == api.get(f"/api/v1/deliveries/{one['id']}").json()
         assert len(one["tries"]) == 1
     lines = told("show", f"{mid}-1")[1].splitlines()

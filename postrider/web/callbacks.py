@@ -83,13 +83,13 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         )
         return jsonify(callbacks=[c.as_dict() for c in found], total=total, next=cursor)
 
-    @bp.get("/callbacks/<id_>")
+    @bp.get("/callbacks/<string(minlength=21):id_>")
     @bp.output(CallbackOut)
     @bp.doc(summary="One callback", security=ANY_SCHEME, responses=problems(401, 404, 503))
     def get_callback(id_: str) -> Response:
         return jsonify(outbox.find(id_, owner()).as_dict())
 
-    @bp.post("/callbacks/<id_>/replay")
+    @bp.post("/callbacks/<string(minlength=21):id_>/replay")
     @bp.output(CallbackOut)
     @bp.doc(
         summary="Try a callback anew that has ended",
