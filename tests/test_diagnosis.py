@@ -300,7 +300,7 @@ def test_memory_is_judged_by_its_limit(used: int, limit: int, state: str, detail
 def test_memory_counts_what_waiting_deliveries_will_take() -> None:
     check = diagnosis.judge_memory(Memory(60_000_000, 100_000_000, waiting=100_000))
     assert check.state == "fault"
-    assert "(60%), 92% once all that waits is sent: nothing more is accepted" in check.detail
+    assert "(60%), 102% once all that waits is sent: nothing more is accepted" in check.detail
 
 
 @pytest.mark.parametrize(

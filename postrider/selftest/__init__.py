@@ -8,6 +8,7 @@ import random
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ SECONDS = {True: 60, False: 15}
 KILLS = 20
 MOST_MESSAGES, LONGEST_S, MOST_KILLS = 1_000_000, 86_400, 100_000
 
+REMOVALS = 50
 Line = tuple[bool | None, str, str]
 """Whether that is well (None: it is neither), what it is, and how much."""
 
@@ -95,8 +97,17 @@ def selftest(args: argparse.Namespace) -> int:
         raise
     finally:
         if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
     return 1 if keep else 0
+
+
+def _remove(folder: Path) -> None:
+    """Takes the folder away, also when a process that was just being started still writes into it."""
+    for _ in range(REMOVALS):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
 
 
 def _in_silence(_: str) -> None:
