@@ -73,6 +73,22 @@ class Kill:
     held: tuple[str, ...] = ()
 
 
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Puts off Ctrl-C until what is within is done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pressed:
+            raise KeyboardInterrupt
+
+
 @dataclass
 class Fleet:
     """Processes that work in `folder` with `env`. Use as a context manager: it leaves none behind."""
@@ -108,9 +124,10 @@ class Fleet:
         """A new member that runs `postrider NAME`, or `command`; keywords change its environment."""
         run = command or (sys.executable, "-c", *RUN, name)
         full = {**self.env, **env}
-        member = Member(name, run, full, self._spawn(run, full))
-        with self._lock:
-            self.members.append(member)
+        with _undisturbed():  # a process that stands in no list would not be ended
+            member = Member(name, run, full, self._spawn(run, full))
+            with self._lock:
+                self.members.append(member)
         return member
 
     def _spawn(self, command: tuple[str, ...], env: dict[str, str]) -> subprocess.Popen[bytes]:
