@@ -631,6 +631,8 @@ def test_two_workers_of_which_one_is_killed_again_and_again_make_each_occurrence
     wait_until(lambda: all(_is_ahead(service, s, now) for s in schedules), 40, "all of them ahead")
     # Also what the killed one was just sending: that is the engine's to find, once its lease is over.
     counted = Counter(float(client.hget(key, "due") or 0) for key in client.scan_iter("pr:m:*"))
+    for minute in [due for due in counted if due > now.timestamp()]:
+        del counted[minute]  # one that has begun since: not all three need be made yet
     assert set(counted.values()) == {3}
     steps = {b - a for a, b in itertools.pairwise(sorted(counted))}
     assert steps == {60.0}
