@@ -24,4 +24,4 @@ def deliver(job_id: str) -> None:
     Raises DeliveryFailed, so that RQ lists as failed what is.
     """
     service, transport = _service()
-    service.deliver(job_id, transport)
+    service.sender.deliver(job_id, transport)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 from messengers.base import Template
+from postrider.checks import Checks
 from postrider.errors import IllegalTransition, InvalidRequest, NotFound, Unavailable
 from postrider.model import Client, NewMessage, Recipient, Terms, new_message_id
 from postrider.recurrence import Occurrence, Recurrence, next_after, parse, upcoming
@@ -45,11 +46,7 @@ RECHECKED, RECHECK_S = 500, 0.5
 class Engine(Protocol):
     """What a schedule needs of the service."""
 
-    def check(self, new: NewMessage) -> NewMessage:
-        """`new`, if it can be sent. Raises InvalidRequest."""
-
-    def check_times(self, new: NewMessage, now: datetime) -> None:
-        """Whether its times can be kept. Raises InvalidRequest."""
+    checks: Checks
 
     def stop(self, message_id: str) -> int:
         """Stops what has not gone of a message; how many deliveries had. Doing it twice is no harm."""
@@ -214,7 +211,7 @@ class Planner:
 
     def _check(self, schedule: Schedule, body: Mapping[str, Any], now: datetime) -> None:
         at = schedule.next.at if schedule.next else now + LATE
-        self.engine.check_times(self.engine.check(draft(body, schedule.owner, at)), now)
+        self.engine.checks.times(self.engine.checks.message(draft(body, schedule.owner, at)), now)
 
     def _look_if_redis_is_there(self, id_: str) -> None:
         """What was asked for is on record; when this fails, the next sweep does it."""

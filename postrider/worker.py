@@ -32,7 +32,8 @@ from postrider.counts import FLUSH_S
 from postrider.curl import Concurrent
 from postrider.errors import Unavailable
 from postrider.model import Claim, Verdict
-from postrider.service import LEASE_S, Exchange, Service, open_accounts
+from postrider.sender import LEASE_S, Exchange
+from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import CHUNK, WAKE, Claimed, Store
 from postrider.verdicts import handed_back
@@ -198,7 +199,7 @@ class _Worker:
                 self.verdicts += map(handed_back, claimed.claims)
                 return
             begun = []
-            for claims in self.service.calls(claimed.claims):
+            for claims in self.service.sender.calls(claimed.claims):
                 self._begin(claims)
                 begun.append((claims, time.monotonic() - asked_at))
             if begun:
@@ -212,11 +213,11 @@ class _Worker:
 
     def _claims(self) -> Callable[[], Claimed]:
         """The call that claims for the places that are free now."""
-        most, limits = self.settings.worker_concurrency, self.service.limits
+        most, limits = self.settings.worker_concurrency, self.service.sender.limits
         firsts = [claims[0] for claims in self.at_work.values()]
         used = Counter((c.recipient.service, c.recipient.account) for c in firsts)
         return partial(
-            self.service.claim,
+            self.service.sender.claim,
             self.registration.name,
             {key: max(0, (its.places or most) - used[key]) for key, its in limits.items()},
             nonce=self.nonce,
@@ -236,7 +237,7 @@ class _Worker:
     def _begin(self, claims: tuple[Claim, ...]) -> None:
         """Sends what goes out by one call."""
         self.at_work[claims[0].job_id] = claims
-        exchange = self.service.attempt(claims)
+        exchange = self.service.sender.attempt(claims)
         try:
             request = next(exchange)
         except StopIteration as stop:
@@ -296,7 +297,7 @@ class _Worker:
             while True:
                 try:
                     moved = await self._in_thread(
-                        partial(self.service.record, self.registration.name, batch, worked_s)
+                        partial(self.service.sender.record, self.registration.name, batch, worked_s)
                     )
                     break
                 except Unavailable as error:

@@ -70,7 +70,7 @@ def test_an_account_has_limits_of_its_own(write: Write, client: redis.Redis) -> 
         '[telegram.shop]\ntoken = "9:s"\nrate = 5\ndaily_cap = 7\nconcurrency = 2\n'
         '[telegram.club]\ntoken = "9:c"\nrecipient_rate = 0.5\n'
     )
-    limits = Service(Store(client), settings, open_accounts(settings)).limits
+    limits = Service(Store(client), settings, open_accounts(settings)).sender.limits
     shop, club, default = (limits["telegram", n] for n in ("shop", "club", "default"))
     assert (shop.rate, shop.daily_cap, shop.places) == (5, 7, 2)
     assert shop.recipient_rate == default.recipient_rate == settings.telegram_recipient_rate

@@ -237,7 +237,7 @@ def test_a_token_that_a_messenger_refuses_is_told_by_the_worker(
 
 def test_a_refusal_is_told_from_being_asked_to_wait(service: Service) -> None:
     service.accept(NewMessage("Hi", (Recipient("42", "telegram"),)))
-    (claim,) = service.claim("w", 1).claims
+    (claim,) = service.sender.claim("w", 1).claims
     asked = verdicts.verdict(claim, Retry("429", pauses="account"), service.settings)
     refused = verdicts.verdict(
         claim, Retry("401", pauses="account", refused=True), service.settings

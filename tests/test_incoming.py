@@ -130,13 +130,15 @@ def test_who_blocked_us_is_sent_nothing_more_until_they_write(
     api: Api, service: Service, client: redis.Redis
 ) -> None:
     service.accept(NewMessage("Hi", (Recipient("42", "telegram"),)))
-    (mine,) = service.claim("w", 1).claims
-    service.record("w", [service.verdict(mine, Rejected("Forbidden: blocked", dead=True))])
+    (mine,) = service.sender.claim("w", 1).claims
+    service.sender.record(
+        "w", [service.sender.verdict(mine, Rejected("Forbidden: blocked", dead=True))]
+    )
     found = service.suppressions.get("telegram", "42")
     assert found
     assert (found.why, found.reason) == ("dead", "Forbidden: blocked")
     service.accept(NewMessage("Hi", (Recipient("42", "telegram"),)))
-    wait_until(lambda: (got := service.claim("w", 1).claims) and got[0].how == "suppressed")
+    wait_until(lambda: (got := service.sender.claim("w", 1).claims) and got[0].how == "suppressed")
 
     chat = {"id": 42, "type": "private", "first_name": "Ana"}
     body = {"update_id": 7, "message": {"date": 1, "chat": chat, "from": chat, "text": "hello?"}}
@@ -149,14 +151,14 @@ def test_a_suppressed_probe_leaves_the_way_to_the_next(service: Service) -> None
     service.suppressions.add([("telegram", "1")])
     service.store.redis.hset("pr:account:telegram", mapping={"until": 1, "why": "x", "opened": 1})
     service.accept(NewMessage("Hi", (Recipient("1", "telegram"),)))
-    (probe,) = service.claim("w", 1).claims
+    (probe,) = service.sender.claim("w", 1).claims
     assert probe.how == "suppressed"
-    exchange = service.attempt([probe])
+    exchange = service.sender.attempt([probe])
     with pytest.raises(StopIteration) as stop:
         next(exchange)
-    service.record("w", stop.value.value)
+    service.sender.record("w", stop.value.value)
     service.accept(NewMessage("Hi", (Recipient("2", "telegram"),)))
-    (following,) = service.claim("w", 1).claims
+    (following,) = service.sender.claim("w", 1).claims
     assert following.how == "probe"
 
 
@@ -227,7 +229,7 @@ def test_a_message_is_kept_once_however_often_it_is_told(api: Api, service: Serv
     digest = hmac.new(APP_SECRET.encode(), body, hashlib.sha256).hexdigest()
     for _ in range(3):
         headers = {"x-hub-signature-256": f"sha256={digest}"}
-        service.receive("whatsapp", "default", headers, body)
+        service.webhooks.receive("whatsapp", "default", headers, body)
     (found,) = api.get("/api/v1/incoming").json()["incoming"]
     assert (found["text"], found["uuid"], found["kind"]) == ("Hello 👋", ADA, "text")
     assert [p.to for p in service.inbox.people("whatsapp/default")] == [ADA]

@@ -40,9 +40,9 @@ def post(api: Api, **changes: Any) -> dict[str, Any]:
 
 
 def end_all(service: Service, *outcomes: object) -> None:
-    claims = service.claim("w", 10).claims
-    verdicts = [service.verdict(c, o) for c, o in zip(claims, outcomes, strict=True)]  # type: ignore[arg-type]
-    assert all(service.record("w", verdicts))
+    claims = service.sender.claim("w", 10).claims
+    verdicts = [service.sender.verdict(c, o) for c, o in zip(claims, outcomes, strict=True)]  # type: ignore[arg-type]
+    assert all(service.sender.record("w", verdicts))
 
 
 def test_a_message_is_answered_as_a_resource(api: Api) -> None:
@@ -189,7 +189,7 @@ def test_outside_its_window_a_message_waits_until_it_opens(api: Api, service: Se
     opens_at = datetime.fromisoformat(shut["due_at"])
     assert timedelta(hours=1) < opens_at - now <= timedelta(hours=2)
     post(api, body="open", window=hours_around(now, is_open=True))
-    assert {c.message.body for c in service.claim("w", 10).claims} == {"open"}
+    assert {c.message.body for c in service.sender.claim("w", 10).claims} == {"open"}
 
 
 def test_a_window_is_meant_where_the_recipient_is(api: Api) -> None:
@@ -222,11 +222,11 @@ def test_a_retry_outside_the_window_waits_for_it(
     more = json.loads(client.hget(f"pr:m:{mid}", "more"))  # type: ignore[arg-type]
     client.hset(f"pr:m:{mid}", "more", json.dumps(more | {"window": shut, "zone": "Asia/Tokyo"}))
     assert client.ttl(f"pr:z:{mid}") == -1
-    (claims,) = service.calls(service.claim("w", 10).claims)
+    (claims,) = service.sender.calls(service.sender.claim("w", 10).claims)
     assert claims[0].zone == "UTC"
     with pytest.raises(StopIteration) as stop:
-        next(service.attempt(claims))
-    service.record("w", stop.value.value)
+        next(service.sender.attempt(claims))
+    service.sender.record("w", stop.value.value)
     found = api.get(f"/api/v1/deliveries/{mid}-0").json()
     assert (found["state"], found["attempts"], found["tries"]) == ("scheduled", 0, [])
     assert datetime.fromisoformat(found["due_at"]) - now > timedelta(hours=1)
@@ -363,7 +363,7 @@ def test_it_is_moved_paused_resumed_and_rewritten(api: Api, service: Service) ->
     import time  # noqa: PLC0415
 
     time.sleep(0.1)
-    assert {c.message.body for c in service.claim("w", 10).claims} == {"New"}
+    assert {c.message.body for c in service.sender.claim("w", 10).claims} == {"New"}
 
 
 @pytest.mark.parametrize(
@@ -513,11 +513,11 @@ def test_what_is_late_is_dropped_when_that_was_asked(
     mid = post(api, recipients=[BEN], late_s=0)["id"]
     at = datetime.now(UTC) - timedelta(seconds=10)
     client.hset(f"pr:m:{mid}", "due", f"{at.timestamp():.6f}")
-    (claims,) = service.calls(service.claim("w", 10).claims)
-    exchange = service.attempt(claims)
+    (claims,) = service.sender.calls(service.sender.claim("w", 10).claims)
+    exchange = service.sender.attempt(claims)
     with pytest.raises(StopIteration) as stop:
         next(exchange)
-    service.record("w", stop.value.value)
+    service.sender.record("w", stop.value.value)
     assert api.get(f"/api/v1/deliveries/{mid}-0").json()["state"] == "expired"
 
 

@@ -62,9 +62,11 @@ def test_the_balance_adds_up_and_stays_so_after_a_purge(api: Api, service: Servi
                 "recipients": [{"uuid": str(n), "service": "telegram"} for n in range(60)],
             },
         )
-    claims = service.claim("w", 1000).claims
+    claims = service.sender.claim("w", 1000).claims
     outcomes = [Sent("1")] * 100 + [Rejected("no")] * 20
-    service.record("w", [service.verdict(c, o) for c, o in zip(claims, outcomes, strict=False)])
+    service.sender.record(
+        "w", [service.sender.verdict(c, o) for c, o in zip(claims, outcomes, strict=False)]
+    )
     expected = {"accepted": 240, "sent": 100, "failed": 20, "waiting": 120, "difference": 0}
     assert expected.items() <= api.get("/api/v1/ledger").json().items()
     api.delete("/delete_all")

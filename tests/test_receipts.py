@@ -28,12 +28,12 @@ def post(service: Service, *recipients: Recipient) -> str:
 
 
 def claim(service: Service) -> Claim:
-    (mine,) = service.claim("w", 1).claims
+    (mine,) = service.sender.claim("w", 1).claims
     return mine
 
 
 def ends(service: Service, mine: Claim, outcome: Outcome) -> None:
-    service.record("w", [service.verdict(mine, outcome)])
+    service.sender.record("w", [service.sender.verdict(mine, outcome)])
 
 
 def sent(service: Service, provider_id: str = "wamid.1", to: Recipient = ADA) -> str:
@@ -92,7 +92,7 @@ def test_a_receipt_settles_what_got_no_answer_and_it_is_not_sent_again(
     id_ = post(service)
     mine = claim(service)
     settings = service.settings.model_copy(update={"on_unknown": "resend" if waits else "hold"})
-    service.record("w", [verdicts.verdict(mine, Unclear("no answer"), settings, grace_s=30)])
+    service.sender.record("w", [verdicts.verdict(mine, Unclear("no answer"), settings, grace_s=30)])
     assert state(service, id_) == "unknown"
 
     assert hear(service, receipt(said, key=id_)) == MOVED
@@ -100,7 +100,7 @@ def test_a_receipt_settles_what_got_no_answer_and_it_is_not_sent_again(
     assert state(service, id_) == said
     assert client.zcard("rq:scheduler:scheduled_jobs") == 0
     assert service.store.counts().waiting == service.store.counts().held == 0
-    assert service.claim("w", 1).claims == []
+    assert service.sender.claim("w", 1).claims == []
     registry = FailedJobRegistry if said == "failed" else FinishedJobRegistry
     other = FinishedJobRegistry if said == "failed" else FailedJobRegistry
     assert len(registry("default", connection=client).get_job_ids()) == 1
@@ -185,8 +185,8 @@ def test_one_id_stands_for_many_and_each_recipient_has_receipts_of_its_own(
 ) -> None:
     tos = [Recipient(f"{n:022d}==", "viber") for n in range(3)]
     message, _ = service.accept(NewMessage("Hi", tuple(tos)))
-    claims = service.claim("w", 3).claims
-    service.record("w", [service.verdict(c, Sent("77")) for c in claims])
+    claims = service.sender.claim("w", 3).claims
+    service.sender.record("w", [service.sender.verdict(c, Sent("77")) for c in claims])
     for said, to in (("read", 1), ("failed", 2)):
         assert hear(service, receipt(said, "77", to=tos[to].uuid), account="viber") == MOVED
     assert [state(service, f"{message.id}-{n}") for n in range(3)] == ["sent", "read", "failed"]
@@ -203,9 +203,9 @@ def test_another_account_cannot_speak_of_it(service: Service) -> None:
 def test_that_an_earlier_attempt_failed_says_nothing_of_the_last(service: Service) -> None:
     id_ = post(service)
     mine = claim(service)
-    service.record("w", [verdicts.verdict(mine, Unclear("lost"), service.settings)])
+    service.sender.record("w", [verdicts.verdict(mine, Unclear("lost"), service.settings)])
     again: list[Claim] = []
-    wait_until(lambda: again or again.extend(service.claim("w", 1).claims))
+    wait_until(lambda: again or again.extend(service.sender.claim("w", 1).claims))
     ends(service, again[0], Sent("wamid.2"))
     assert hear(service, receipt("failed", "wamid.1", key=id_)) == NO_NEWS
     assert hear(service, receipt("delivered", "wamid.1", key=id_)) == MOVED
@@ -232,8 +232,10 @@ def test_a_key_of_nobody_finds_nobody(service: Service, key: str) -> None:
 def test_a_batch_is_taken_whole_in_bounded_parts(service: Service) -> None:
     to = tuple(Recipient(f"4917{n:06d}", "whatsapp") for n in range(1300))
     message, _ = service.accept(NewMessage("Hi", to))
-    claims = [c for _ in range(2) for c in service.claim("w", 1000).claims]
-    service.record("w", [service.verdict(c, Sent(f"wamid.{c.delivery_id}")) for c in claims])
+    claims = [c for _ in range(2) for c in service.sender.claim("w", 1000).claims]
+    service.sender.record(
+        "w", [service.sender.verdict(c, Sent(f"wamid.{c.delivery_id}")) for c in claims]
+    )
     ids = [f"{message.id}-{n}" for n in range(1300)]
     assert hear(service, *(receipt("delivered", f"wamid.{id_}") for id_ in ids)) == {"moved": 1300}
     assert {d.state for d, _ in service.finished(2000, None).rows} == {State.DELIVERED}
@@ -252,8 +254,10 @@ def test_looking_it_up_costs_at_most_100_bytes_a_delivery(
 ) -> None:
     to = tuple(Recipient(f"4917{n:06d}", "whatsapp") for n in range(20_000))
     service.accept(NewMessage("Hi", to))
-    while claims := service.claim("w", 1000).claims:
-        service.record("w", [service.verdict(c, Sent(f"wamid.{c.delivery_id}")) for c in claims])
+    while claims := service.sender.claim("w", 1000).claims:
+        service.sender.record(
+            "w", [service.sender.verdict(c, Sent(f"wamid.{c.delivery_id}")) for c in claims]
+        )
     keys = client.keys("pr:ids:*")
     used = sum(client.memory_usage(key) or 0 for key in keys)
     assert sum(client.hlen(key) for key in keys) == 20_000

@@ -156,7 +156,9 @@ def test_what_is_refused_stands_in_the_audit_log(api: Api, clients: Clients, rou
 
 def test_a_refused_call_does_nothing(api: Api, clients: Clients, service: Service) -> None:
     api.post("/send_message", json={"body": "x", "recipients": [ANA]})
-    service.record("w", [service.verdict(c, Sent("1")) for c in service.claim("w", 1).claims])
+    service.sender.record(
+        "w", [service.sender.verdict(c, Sent("1")) for c in service.sender.claim("w", 1).claims]
+    )
     api.auth = None
     sender = key_of(clients, "sender")
     assert api.delete("/delete_all", headers=sender).status_code == 403
@@ -212,10 +214,10 @@ def test_what_ended_is_listed_to_its_owner_alone(
     for n in range(4):
         for headers, name in zip(tenants, "ab", strict=True):
             post(api, headers, f"{name}{n}")
-    claims = service.claim("w", 10).claims
+    claims = service.sender.claim("w", 10).claims
     ends = [Sent("1"), Rejected("no")]
     for n, claim in enumerate(claims):
-        service.record("w", [service.verdict(claim, ends[n // 2 % 2])])
+        service.sender.record("w", [service.sender.verdict(claim, ends[n // 2 % 2])])
     for headers, name in zip(tenants, "ab", strict=True):
         found: list[str] = []
         path = "/get_finished?limit=1"
@@ -303,11 +305,11 @@ def test_a_key_has_no_more_waiting_than_it_may_until_some_have_ended(
     over = api.post("/send_message", json=message, headers=few)
     assert (over.status_code, "Retry-After" in over.headers) == (429, True)
     assert "2 waiting deliveries" in over.json()["error"]
-    claim, other = service.claim("w", 2).claims
-    service.record("w", [service.verdict(claim, Sent("1"))])
+    claim, other = service.sender.claim("w", 2).claims
+    service.sender.record("w", [service.sender.verdict(claim, Sent("1"))])
     post(api, few, "x")
     assert api.post("/send_message", json=message, headers=few).status_code == 429
-    service.record("w", [service.verdict(other, Rejected("no"))])
+    service.sender.record("w", [service.sender.verdict(other, Rejected("no"))])
     post(api, few, "x")
 
 

@@ -386,10 +386,10 @@ def test_what_was_missed_during_an_outage(
 
 def _sent_at(service: Service, schedule: Schedule, at: datetime) -> None:
     """Sends it, and writes down that it was then."""
-    (claim,) = service.claim("w", 1).claims
+    (claim,) = service.sender.claim("w", 1).claims
     assert claim.message.id == schedule.message
     verdict = Verdict(claim, State.SENT, Attempt(at, at, "sent"))
-    assert service.record("w", [verdict]) == [True]
+    assert service.sender.record("w", [verdict]) == [True]
 
 
 def test_a_sweep_that_is_a_little_behind_has_missed_nothing(
@@ -444,7 +444,7 @@ def test_a_change_that_comes_when_the_message_has_gone_does_not_make_it_again(
     plan: Planner, service: Service, clock: Clock
 ) -> None:
     schedule = create(plan, {**MINUTELY, "count": 2})
-    assert service.claim("w", 1).claims  # due by the engine's clock, so it is on its way
+    assert service.sender.claim("w", 1).claims  # due by the engine's clock, so it is on its way
     changed = plan.change(ADMIN, schedule.id, body={"body": "Other"})
     assert changed.next
     assert schedule.next

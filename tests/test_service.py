@@ -24,7 +24,8 @@ from messengers.base import (
 )
 from postrider.errors import BadSignature, InvalidRequest, Misconfigured, NotFound
 from postrider.model import Claim, NewMessage, Recipient, Signal, State, Verdict
-from postrider.service import DeliveryFailed, Service, open_accounts
+from postrider.sender import DeliveryFailed
+from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.transport import Blocking
 from tests.conftest import wait_until
@@ -39,7 +40,7 @@ def post(service: Service, *recipients: Recipient, body: str = "Hello") -> str:
 
 
 def claim(service: Service) -> Claim:
-    (mine,) = service.claim("w", 1).claims
+    (mine,) = service.sender.claim("w", 1).claims
     return mine
 
 
@@ -141,26 +142,26 @@ def test_more_recipients_than_allowed_are_refused_with_the_limit(
 
 def test_sent_ends_it(service: Service) -> None:
     post(service)
-    verdict = service.verdict(claim(service), Sent("1"))
+    verdict = service.sender.verdict(claim(service), Sent("1"))
     assert (verdict.state, verdict.due_in_s, verdict.counts) == (State.SENT, None, False)
 
 
 def test_a_permanent_no_ends_it(service: Service) -> None:
     post(service)
-    verdict = service.verdict(claim(service), Rejected("blocked"))
+    verdict = service.sender.verdict(claim(service), Rejected("blocked"))
     assert (verdict.state, verdict.due_in_s) == (State.FAILED, None)
 
 
 def test_a_retry_backs_off_and_uses_up_a_try(service: Service) -> None:
     post(service)
-    verdict = service.verdict(claim(service), Retry("503"))
+    verdict = service.sender.verdict(claim(service), Retry("503"))
     assert (verdict.state, verdict.counts) == (State.RETRYING, True)
     assert verdict.due_in_s == pytest.approx(0.2, rel=0.26)
 
 
 def test_a_wait_that_the_messenger_names_wins(service: Service) -> None:
     post(service)
-    assert service.verdict(claim(service), Retry("503", after_s=10_072)).due_in_s == 10_072
+    assert service.sender.verdict(claim(service), Retry("503", after_s=10_072)).due_in_s == 10_072
 
 
 @pytest.mark.parametrize("pauses", ["account", "recipient"])
@@ -171,13 +172,13 @@ def test_waiting_for_a_rate_limit_is_no_attempt_however_often(
     mine = claim(service)
     for alarm in range(1, 100):
         again = replace(mine, job_id=f"{mine.delivery_id}-{alarm}")
-        verdict = service.verdict(again, Retry("429", after_s=3.0, pauses=pauses))
+        verdict = service.sender.verdict(again, Retry("429", after_s=3.0, pauses=pauses))
         assert (verdict.state, verdict.pause_s, verdict.counts) == (State.RETRYING, 3.0, False)
 
 
 def test_a_pause_that_names_no_wait_does_not_spin(service: Service) -> None:
     post(service)
-    verdict = service.verdict(claim(service), Retry("429", after_s=0.0, pauses="account"))
+    verdict = service.sender.verdict(claim(service), Retry("429", after_s=0.0, pauses="account"))
     assert verdict.pause_s is not None
     assert verdict.pause_s >= 0.5
 
@@ -186,14 +187,14 @@ def retried_out(service: Service, outcome: Retry | Unclear) -> list[Verdict]:
     post(service)
     verdicts = []
     while True:
-        found = service.claim("w", 1).claims
+        found = service.sender.claim("w", 1).claims
         if not found:
             waits = service.scheduled(1, None).total
             if not waits:
                 return verdicts
             continue
-        verdicts.append(service.verdict(found[0], outcome))
-        service.record("w", verdicts[-1:])
+        verdicts.append(service.sender.verdict(found[0], outcome))
+        service.sender.record("w", verdicts[-1:])
 
 
 def test_after_the_last_retry_it_fails(env: dict[str, str], service: Service) -> None:
@@ -219,19 +220,22 @@ def test_an_unknown_is_sent_again_until_its_tries_are_used_up_and_then_held(
 
 def test_an_unknown_waits_for_a_receipt_only_where_there_are_any(service: Service) -> None:
     post(service, ANA, Recipient("x", "viber"))
-    claims = service.claim("w", 2).claims
-    waits = {c.recipient.service: service.verdict(c, Unclear("?")).due_in_s for c in claims}
+    claims = service.sender.claim("w", 2).claims
+    waits = {c.recipient.service: service.sender.verdict(c, Unclear("?")).due_in_s for c in claims}
     assert waits == {"telegram": 0.0, "viber": 0.2}
 
 
 def test_a_moved_chat_is_followed_once(service: Service) -> None:
     post(service)
-    first = service.verdict(claim(service), Retry("moved", after_s=0, moved_to="-1001"))
+    first = service.sender.verdict(claim(service), Retry("moved", after_s=0, moved_to="-1001"))
     assert (first.state, first.due_in_s, first.counts) == (State.RETRYING, 0.0, False)
-    service.record("w", [first])
+    service.sender.record("w", [first])
     again = claim(service)
     assert again.to == "-1001"
-    assert service.verdict(again, Retry("moved", after_s=0, moved_to="-1002")).state is State.FAILED
+    assert (
+        service.sender.verdict(again, Retry("moved", after_s=0, moved_to="-1002")).state
+        is State.FAILED
+    )
 
 
 def test_an_account_whose_settings_are_gone_waits_for_them(service: Service) -> None:
@@ -263,7 +267,7 @@ def test_no_answer_is_unknown_only_if_something_can_have_left(
     service: Service, left: bool, state: State
 ) -> None:
     post(service)
-    exchange = service.attempt([claim(service)])
+    exchange = service.sender.attempt([claim(service)])
     next(exchange)
     with pytest.raises(StopIteration) as stop:
         exchange.send(NoReply(left, "because"))
@@ -275,11 +279,11 @@ def test_no_answer_is_unknown_only_if_something_can_have_left(
 
 def to_viber(service: Service, count: int, body: str = "Hello") -> list[Claim]:
     post(service, *(Recipient(f"{n:022d}==", "viber") for n in range(count)), body=body)
-    return list(service.claim("w", 1000).claims)
+    return list(service.sender.claim("w", 1000).claims)
 
 
 def ends(service: Service, claims: Sequence[Claim], reply: Reply) -> list[Verdict]:
-    exchange = service.attempt(claims)
+    exchange = service.sender.attempt(claims)
     next(exchange)
     with pytest.raises(StopIteration) as stop:
         exchange.send(reply)
@@ -292,21 +296,21 @@ def viber_says(**body: object) -> Reply:
 
 def test_one_call_reaches_300_of_one_message(service: Service) -> None:
     claims = to_viber(service, 650)
-    assert [len(call) for call in service.calls(claims)] == [300, 300, 50]
+    assert [len(call) for call in service.sender.calls(claims)] == [300, 300, 50]
 
 
 def test_two_messages_never_share_a_call(service: Service) -> None:
     for n in range(2):
         post(service, *(Recipient(f"{n}{m}", "viber") for m in range(5)))
-    claims = service.claim("w", 100).claims
-    calls = list(service.calls(claims))
+    claims = service.sender.claim("w", 100).claims
+    calls = list(service.sender.calls(claims))
     assert [len({c.message.id for c in call}) for call in calls] == [1, 1]
     assert [len(call) for call in calls] == [5, 5]
 
 
 def test_a_text_that_is_filled_in_for_each_goes_out_one_by_one(service: Service) -> None:
     claims = to_viber(service, 5, "Dear replace_me_with_name")
-    assert [len(call) for call in service.calls(claims)] == [1] * 5
+    assert [len(call) for call in service.sender.calls(claims)] == [1] * 5
 
 
 @pytest.mark.parametrize(
@@ -316,14 +320,14 @@ def test_no_more_calls_are_claimed_than_there_are_places_whatever_the_text(
     service: Service, body: str, calls: int
 ) -> None:
     post(service, *(Recipient(f"{n:022d}==", "viber") for n in range(900)), body=body)
-    claims = service.claim("w", calls).claims
-    assert len(list(service.calls(claims))) == calls
+    claims = service.sender.claim("w", calls).claims
+    assert len(list(service.sender.calls(claims))) == calls
 
 
 def test_one_that_goes_alone_or_finds_out_is_never_broadcast(service: Service) -> None:
     claims = to_viber(service, 4)
     marked = [replace(claims[0], how="probe"), replace(claims[1], how="alone"), *claims[2:]]
-    assert sorted(len(call) for call in service.calls(marked)) == [1, 1, 2]
+    assert sorted(len(call) for call in service.sender.calls(marked)) == [1, 1, 2]
 
 
 def test_a_broadcast_is_one_sign_of_the_messengers_health(service: Service) -> None:
@@ -358,13 +362,13 @@ def test_an_account_that_may_not_broadcast_sends_one_by_one_for_good(
     service: Service, status: int
 ) -> None:
     claims = to_viber(service, 5)
-    (call,) = service.calls(claims)
+    (call,) = service.sender.calls(claims)
     verdicts = ends(service, call, viber_says(status=status))
     assert {(v.state, v.due_in_s, v.counts) for v in verdicts} == {(State.RETRYING, 0.0, False)}
-    service.record("w", verdicts)
-    again = list(service.calls(service.claim("w", 100).claims))
+    service.sender.record("w", verdicts)
+    again = list(service.sender.calls(service.sender.claim("w", 100).claims))
     assert [len(call) for call in again] == [1] * 5
-    assert [len(call) for call in service.calls(to_viber(service, 3))] == [1] * 3
+    assert [len(call) for call in service.sender.calls(to_viber(service, 3))] == [1] * 3
 
 
 def test_an_adapter_that_loses_count_of_its_broadcast_counts_as_no_answer(service: Service) -> None:
@@ -383,7 +387,7 @@ def test_an_adapter_that_loses_count_of_its_broadcast_counts_as_no_answer(servic
 
 def deliver(service: Service) -> None:
     job_ids = service.store.redis.zrange("rq:scheduler:scheduled_jobs", 0, 0)
-    service.deliver(job_ids[0].decode(), Blocking(service.keep_note))
+    service.sender.deliver(job_ids[0].decode(), Blocking(service.keep_note))
 
 
 def test_a_stock_delivery_is_sent_and_recorded(service: Service, messenger: FakeMessenger) -> None:
@@ -398,7 +402,7 @@ def test_a_second_run_of_the_same_job_sends_nothing(
 ) -> None:
     message_id = post(service)
     for _ in range(3):
-        service.deliver(f"{message_id}-0", Blocking(service.keep_note))
+        service.sender.deliver(f"{message_id}-0", Blocking(service.keep_note))
     assert len(messenger.calls) == 1
 
 
@@ -416,7 +420,7 @@ def test_a_stock_delivery_that_fails_says_so_to_rq(
 
 @pytest.mark.parametrize("job_id", ["nonsense", "A" * 21 + "-0"])
 def test_an_unknown_job_returns_quietly(service: Service, job_id: str) -> None:
-    service.deliver(job_id, Blocking(service.keep_note))
+    service.sender.deliver(job_id, Blocking(service.keep_note))
 
 
 # -- sweeping
@@ -424,7 +428,7 @@ def test_an_unknown_job_returns_quietly(service: Service, job_id: str) -> None:
 
 def test_the_sweep_ends_what_a_dead_worker_held(service: Service, client: redis.Redis) -> None:
     post(service)
-    service.claim("dead", 1, lease_s=0.01)
+    service.sender.claim("dead", 1, lease_s=0.01)
     service.sweep()  # the first one after a pause gives live workers time to renew
     client.delete("pr:patience")
 
@@ -463,14 +467,14 @@ def test_the_sweep_forgets_what_was_kept_long_enough(env: dict[str, str], servic
 def test_a_webhook_that_nobody_set_up_is_not_found(service: Service) -> None:
     for name, account in [("pigeon", "default"), ("viber", "shop"), ("sandbox", "default")]:
         with pytest.raises(NotFound):
-            service.receive(name, account, {}, b"{}")
+            service.webhooks.receive(name, account, {}, b"{}")
 
 
 def test_an_unsigned_call_is_refused_and_leaves_nothing(
     service: Service, client: redis.Redis
 ) -> None:
     with pytest.raises(BadSignature):
-        service.receive("viber", "default", {"x-viber-content-signature": "00"}, b"{}")
+        service.webhooks.receive("viber", "default", {"x-viber-content-signature": "00"}, b"{}")
     assert list(client.scan_iter()) == []
 
 

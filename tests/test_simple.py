@@ -77,11 +77,14 @@ def test_both_lists_show_what_there_is(api: Api, service: Service) -> None:
     api.post("/send_message", json=message(body="now"))
     api.post("/send_message", json=message(body="later", **SOON))
     api.post("/send_message", json=message(body="soon", send_at="2029-01-01 00:00:00"))
-    for claim, state in zip(service.claim("w", 2).claims, (State.SENT, State.FAILED), strict=True):
+    for claim, state in zip(
+        service.sender.claim("w", 2).claims, (State.SENT, State.FAILED), strict=True
+    ):
         from messengers.base import Rejected, Sent  # noqa: PLC0415
 
-        service.record(
-            "w", [service.verdict(claim, Sent("1") if state is State.SENT else Rejected("no"))]
+        service.sender.record(
+            "w",
+            [service.sender.verdict(claim, Sent("1") if state is State.SENT else Rejected("no"))],
         )
     waits = api.get("/get_scheduled").json()
     assert [re.search(r"body: (\w+)", line)[1] for line in waits["scheduled"]] == [
@@ -122,8 +125,8 @@ def test_delete_all_says_success_and_spares_what_waits(api: Api, service: Servic
     api.post("/send_message", json=message())
     from messengers.base import Sent  # noqa: PLC0415
 
-    claims = service.claim("w", 2).claims
-    service.record("w", [service.verdict(claim, Sent("1")) for claim in claims])
+    claims = service.sender.claim("w", 2).claims
+    service.sender.record("w", [service.sender.verdict(claim, Sent("1")) for claim in claims])
     reply = api.delete("/delete_all")
     assert (reply.status_code, reply.json()) == (200, "Success")
     assert api.get("/get_finished").json()["total"] == 0
@@ -158,7 +161,7 @@ def test_a_whatsapp_template_needs_no_body(api: Api) -> None:
 )
 def test_every_text_that_can_be_sent_is_kept_exactly(api: Api, service: Service, text: str) -> None:
     assert api.post("/send_message", json=message(body=text)).status_code == 200
-    assert service.claim("w", 1).claims[0].message.body == text
+    assert service.sender.claim("w", 1).claims[0].message.body == text
 
 
 # -- who may come in

@@ -101,9 +101,11 @@ class Tenants:
         self.once = {"Idempotency-Key": "alphas-key"}
         self.sent = terms | {"recipients": tos}
         gone = self.a("POST", "/api/v1/messages", json=self.sent, headers=self.once).json()["id"]
-        claims = service.claim("w", 5).claims
+        claims = service.sender.claim("w", 5).claims
         ends = (Sent("alphas-secret-1"), Rejected("alphas-secret-2"))
-        service.record("w", [service.verdict(c, e) for c, e in zip(claims, ends, strict=True)])
+        service.sender.record(
+            "w", [service.sender.verdict(c, e) for c, e in zip(claims, ends, strict=True)]
+        )
         events = take(service.outbox, 50)
         record(service.outbox, events, DEAD)
         waits = self.a(

@@ -399,13 +399,13 @@ def test_a_worker_that_can_send_nothing_of_what_waits_does_not_spin(
         post(service, 2500)
     if waits == "alone":
         client.hdel("pr:account:telegram", "until")
-        claims = service.claim("dead", 300).claims
-        service.record("sweep", [died(c, service.settings) for c in claims])
+        claims = service.sender.claim("dead", 300).claims
+        service.sender.record("sweep", [died(c, service.settings) for c in claims])
         client.hset("pr:account:telegram", "until", time.time() + 600)
     if waits in {"in a line", "alone"}:
         for n in range(5):
             service.accept(NewMessage("x", (Recipient(str(n), "sandbox"),)))
-            service.claim("dead", 1)
+            service.sender.claim("dead", 1)
     start("postrider", "worker")
     wait_until(lambda: client.scard("rq:workers"), 15)
     wait_until(lambda: client.zcount("rq:scheduler:scheduled_jobs", 0, time.time()) == 0)

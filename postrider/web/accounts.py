@@ -65,7 +65,7 @@ class AccountsOut(BaseModel):
 def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     """The route."""
     bp = gate.guard(APIBlueprint("accounts", __name__, url_prefix="/api/v1", tag="Accounts"))
-    everybody = sorted(service.limits)
+    everybody = sorted(service.sender.limits)
     most = service.settings.worker_concurrency
 
     @bp.get("/accounts")
@@ -83,7 +83,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         found = standings(service.store.redis, [account_key(*key) for key in shown])
         accounts = []
         for key in shown:
-            stands, limits = found[account_key(*key)], service.limits[key]
+            stands, limits = found[account_key(*key)], service.sender.limits[key]
             pause = stands.pause
             accounts.append(
                 AccountOut(

@@ -17,12 +17,12 @@ def blueprint(service: Service) -> APIBlueprint:
     def receive(messenger: str, account: str) -> Response:
         request.max_content_length = MAX_BYTES
         headers = {name.lower(): value for name, value in request.headers.items()}
-        service.receive(messenger, account, headers, request.get_data(cache=False))
+        service.webhooks.receive(messenger, account, headers, request.get_data(cache=False))
         return jsonify(status="ok")
 
     @bp.get("/<messenger>/<account>")
     def prove(messenger: str, account: str) -> Response:
-        word = service.challenge(messenger, account, request.args.to_dict())
+        word = service.webhooks.challenge(messenger, account, request.args.to_dict())
         return Response(word, content_type="text/plain; charset=utf-8")
 
     return bp

@@ -159,8 +159,8 @@ def _accounts(service: Service) -> Iterator[Metric]:
         "Deliveries that are due and wait for their account",
         labels=labels,
     )
-    found = standings(service.store.redis, [account_key(*key) for key in service.limits])
-    for key in sorted(service.limits):
+    found = standings(service.store.redis, [account_key(*key) for key in service.sender.limits])
+    for key in sorted(service.sender.limits):
         stands = found[account_key(*key)]
         waiting.add_metric(key, stands.waiting)
         for kind in KINDS.values():

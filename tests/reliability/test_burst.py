@@ -5,7 +5,7 @@ import time
 from postrider.model import State, Verdict
 from postrider.selftest.balance import share
 from postrider.selftest.load import Recipients
-from postrider.service import LEASE_S
+from postrider.sender import LEASE_S
 from tests.reliability.rig import Rig
 
 NOT_DUE_S = 86_400.0
@@ -34,9 +34,9 @@ def claims(rig: Rig, count: int) -> list[float]:
     for _ in range(count):
         rig.post(rig.recipients.take(10))
         started = time.perf_counter()
-        claimed = rig.service.claim("probe", 100, lease_s=LEASE_S)
+        claimed = rig.service.sender.claim("probe", 100, lease_s=LEASE_S)
         took.append(time.perf_counter() - started)
-        rig.service.record("", [Verdict(c, State.SENT, None) for c in claimed.claims])
+        rig.service.sender.record("", [Verdict(c, State.SENT, None) for c in claimed.claims])
     return sorted(took)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from postrider.selftest.balance import share
 from postrider.selftest.fake import FakeMessenger
-from postrider.service import LEASE_S
+from postrider.sender import LEASE_S
 from tests.conftest import wait_until
 from tests.reliability.rig import Rig
 from tests.reliability.test_worker_kills import takes_its_time

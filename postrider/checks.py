@@ -1,0 +1,162 @@
+"""What is refused before anything is kept: recipients nobody can reach, texts nobody takes, times nobody can keep."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from messengers import MESSENGERS
+from messengers.base import Messenger, Template, Templates
+from postrider.errors import InvalidRequest, NotFound
+from postrider.guard import Refused
+from postrider.model import Message, NewMessage, Recipient
+from postrider.settings import Settings
+
+TEMPLATE_MAX_BYTES = 64 * 1024
+PAST = "Date must be in a future!"
+
+
+class Checks:
+    """What can be sent with these settings, by these accounts: (messenger, account name) -> adapter."""
+
+    def __init__(self, settings: Settings, accounts: Mapping[tuple[str, str], Messenger]) -> None:
+        self.settings = settings
+        self.accounts = accounts
+
+    def message(self, new: NewMessage) -> NewMessage:
+        """`new` with exact duplicates among its recipients dropped, if it can be sent. Raises InvalidRequest."""
+        recipients = tuple(dict.fromkeys(new.recipients))
+        if not recipients:
+            raise InvalidRequest("recipients", "names nobody; give at least one recipient")
+        if len(new.recipients) > self.settings.max_recipients:
+            raise InvalidRequest(
+                "recipients",
+                f"has {len(new.recipients)} entries; at most {self.settings.max_recipients} (MAX_RECIPIENTS) are taken",
+            )
+        self._recipients(new)
+        self._body(new)
+        self._callback(new)
+        return replace(new, recipients=recipients)
+
+    def _recipients(self, new: NewMessage) -> None:
+        for index, recipient in enumerate(new.recipients):
+            adapter = self.accounts.get((recipient.service, recipient.account))
+            if adapter is None:
+                raise self._not_offered(index, recipient)
+            reason = unstorable(recipient.uuid) or adapter.check_recipient(recipient.uuid)
+            if reason:
+                raise InvalidRequest(f"recipients[{index}].uuid", reason)
+
+    def _not_offered(self, index: int, to: Recipient) -> InvalidRequest:
+        service, which = to.service, "service"
+        if there := sorted(name for messenger, name in self.accounts if messenger == service):
+            which = "account"
+            why = f"{service} has no account {to.account[:40]!r} here; it has {', '.join(there)}"
+        elif service in MESSENGERS:
+            needs = ", ".join(MESSENGERS[service].needs) or "SANDBOX=on"
+            why = f"{service} is not set up here; it needs {needs}"
+        else:
+            why = self._unknown(service)
+        return InvalidRequest(f"recipients[{index}].{which}", why)
+
+    def _unknown(self, name: str) -> str:
+        offered = ", ".join(sorted({service for service, _ in self.accounts})) or "none"
+        return f"unknown messenger {name[:40]!r}; offered here: {offered}"
+
+    def _body(self, new: NewMessage) -> None:
+        if reason := unstorable(new.body):
+            raise InvalidRequest("body", reason)
+        first_of: dict[tuple[str, str], int] = {}
+        for index, recipient in enumerate(new.recipients):
+            first_of.setdefault((recipient.service, recipient.account), index)
+        templated = False
+        for key, index in first_of.items():
+            adapter: object = self.accounts[key]
+            if new.template and isinstance(adapter, Templates):
+                templated = True
+                if reason := _unsendable(new.template) or adapter.check_template(new.template):
+                    raise InvalidRequest("template", reason)
+                continue
+            if not new.body.strip():
+                raise InvalidRequest("body", "must hold more than white space")
+            if reason := self.accounts[key].check_text(new.body):
+                raise InvalidRequest("body", f"{reason} (recipients[{index}], {key[0]})")
+        if new.template and not templated:
+            raise InvalidRequest("template", "is for whatsapp, and no recipient is there")
+
+    def _callback(self, new: NewMessage) -> None:
+        if new.callback_url is None:
+            if new.callback_format != "event":
+                raise InvalidRequest("callback_format", "is for a callback_url, and there is none")
+            return
+        if self.settings.webhook_secret is None:
+            raise InvalidRequest("callback_url", "callbacks need WEBHOOK_SECRET, which is not set")
+        try:
+            self.settings.guard.target(new.callback_url)
+        except Refused as error:
+            raise InvalidRequest("callback_url", str(error)) from None
+
+    def times(self, new: NewMessage, now: datetime) -> None:
+        """Whether its times can be kept. Raises InvalidRequest."""
+        self.time(new.send_at, now)
+        last = new.send_at or now
+        own = [(n, to.send_at) for n, to in enumerate(new.recipients) if to.send_at]
+        for n, send_at in own:
+            self.time(send_at, now, f"recipients[{n}].send_at")
+            last = max(last, send_at)
+        if own and new.terms.late_s is not None:
+            raise InvalidRequest(
+                "late_s", "cannot be said where recipients have times of their own"
+            )
+        if new.terms.expires_at is not None and new.terms.expires_at <= last:
+            raise InvalidRequest("expires_at", "must be later than the message is due")
+
+    def time(self, send_at: datetime | None, now: datetime, field: str = "send_at") -> None:
+        """Whether this is a moment that a delivery can wait for. Raises InvalidRequest."""
+        if send_at is None:
+            return
+        if send_at <= now:
+            raise InvalidRequest(field, PAST, alone=field == "send_at")
+        days = self.settings.max_ahead_days
+        if send_at - now > timedelta(days=days):
+            raise InvalidRequest(field, f"is more than {days} days (MAX_AHEAD_DAYS) ahead")
+
+    def text(self, message: Message, body: str) -> None:
+        """Whether `body` can stand for the text of an accepted message. Raises InvalidRequest."""
+        if message.template is not None:
+            raise InvalidRequest("body", "this message is a template; cancel it and send another")
+        for service in message.services:
+            adapter = next(a for (name, _), a in self.accounts.items() if name == service)
+            if reason := unstorable(body) or adapter.check_text(body):
+                raise InvalidRequest("body", f"{reason} ({service})")
+        if not body.strip():
+            raise InvalidRequest("body", "must hold more than white space")
+
+    def address(self, service: str, uuid: str) -> None:
+        """Whether a messenger could reach `uuid`. Raises NotFound for a messenger that is none, InvalidRequest."""
+        adapters = [a for (name, _), a in self.accounts.items() if name == service]
+        if not adapters and service not in MESSENGERS:
+            raise NotFound(self._unknown(service))
+        for check in (unstorable, *(a.check_recipient for a in adapters[:1])):
+            if wrong := check(uuid):
+                raise InvalidRequest("uuid", wrong)
+
+
+def _unsendable(template: Template) -> str | None:
+    """Why the components of `template` cannot be written as JSON for a messenger, or None."""
+    try:
+        size = len(json.dumps(template.components, ensure_ascii=False, allow_nan=False).encode())
+    except ValueError:  # a lone surrogate, or a number too large to be one
+        return "components hold what no JSON can say"
+    return None if size <= TEMPLATE_MAX_BYTES else f"components are over {TEMPLATE_MAX_BYTES} bytes"
+
+
+def unstorable(text: str) -> str | None:
+    """Why `text` cannot be kept exactly as it is, or None."""
+    if "\0" in text:
+        return "must not hold NUL"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "must not hold lone surrogates"
+    return None

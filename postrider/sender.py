@@ -1,0 +1,277 @@
+"""Sending: claims what is due, makes each attempt, records how it ended. Carries nothing itself: workers do."""
+
+import logging
+import secrets
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from messengers.base import (
+    Broadcast,
+    Messenger,
+    NoReply,
+    Note,
+    Outbound,
+    Outcome,
+    Reply,
+    Request,
+    Retry,
+    Sent,
+    Unclear,
+)
+from postrider import records, verdicts
+from postrider.accounts import Accounts
+from postrider.counts import Counts
+from postrider.errors import Unavailable
+from postrider.limits import Limits, limits_of
+from postrider.model import Claim, NewMessage, Signal, State, Verdict
+from postrider.records import account_key
+from postrider.settings import Settings
+from postrider.store import Claimed, Store
+from postrider.transport import Transport
+
+log = logging.getLogger("postrider.sender")
+
+LEASE_S = 15.0
+"""A claim of ours; renewed while its worker lives. With the longest grace still under a minute."""
+STOCK_LEASE_S = 55.0
+"""A stock worker cannot renew its lease: longer than any attempt (transport.WHOLE_S), and recording it."""
+AWAY_S = 0.5
+"""Seconds between tries while Redis is away."""
+RECORD_WITHIN_S = 20.0
+"""Seconds for which a stock worker tries to record; with the attempt itself still under its lease."""
+
+Exchange = Generator[Request | Note, Reply | NoReply, list[Verdict]]
+
+
+class DeliveryFailed(Exception):
+    """A delivery failed for good; in words for RQ's list of failed jobs."""
+
+
+class Sender:
+    """Sends what is due through these accounts: (messenger, account name) -> adapter."""
+
+    limits: dict[tuple[str, str], Limits]
+    """What each account may do; one that turns out not to be allowed to broadcast no longer does."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        accounts: Mapping[tuple[str, str], Messenger],
+        counts: Counts,
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self.accounts = accounts
+        self.counts = counts
+        paces = accounts.paces if isinstance(accounts, Accounts) else {}
+        self.limits = {
+            key: limits_of(adapter, settings, paces.get(key)) for key, adapter in accounts.items()
+        }
+
+    def receivers(self, new: NewMessage) -> int | None:
+        """How many recipients of `new` one call reaches, where calls reach several."""
+        several: dict[tuple[str, str], list[str]] = {}
+        for to in new.recipients:
+            if self.limits[to.service, to.account].receivers > 1:
+                several.setdefault((to.service, to.account), []).append(to.uuid)
+        found = []
+        for key, tos in several.items():
+            adapter: object = self.accounts[key]
+            if isinstance(adapter, Broadcast):
+                found.append(adapter.most_receivers(new.body, tos))
+        return min(found, default=None)
+
+    def claim(
+        self,
+        worker: str,
+        free: Mapping[tuple[str, str], int] | int,
+        *,
+        nonce: str | None = None,
+        busy: int = 0,
+        alone: bool = True,
+        lease_s: float = LEASE_S,
+    ) -> Claimed:
+        """Takes what is due and may go now: at most `free` calls per account (an int: for each).
+
+        The same `nonce` again, after an answer that was lost, gives the same claims. `busy`: how many older ones are at
+        work. `alone`: whether one may be among them that goes by itself.
+        """
+        return self.store.claim(
+            worker,
+            nonce or secrets.token_hex(8),
+            self._specs(free),
+            lease_s,
+            busy=busy,
+            alone=alone,
+        )
+
+    def _specs(self, free: Mapping[tuple[str, str], int] | int) -> dict[str, Any]:
+        offset = datetime.now(ZoneInfo(self.settings.tz)).utcoffset() or timedelta()
+        return {
+            account_key(*key): limits.spec(
+                free if isinstance(free, int) else free.get(key, 0), int(offset.total_seconds())
+            )
+            for key, limits in self.limits.items()
+        }
+
+    def calls(self, claims: Sequence[Claim]) -> Iterator[tuple[Claim, ...]]:
+        """`claims`, cut into what goes out by one call each: alone, or many of one message."""
+        together: dict[tuple[str, str, str], list[Claim]] = {}
+        for claim in claims:
+            to = claim.recipient
+            if self.limits[to.service, to.account].receivers == 1 or claim.how:
+                yield (claim,)
+            else:
+                together.setdefault((claim.message.id, to.service, to.account), []).append(claim)
+        for (_, *account), group in together.items():
+            adapter: object = self.accounts[account[0], account[1]]
+            most = 1
+            if isinstance(adapter, Broadcast):
+                most = adapter.most_receivers(group[0].message.body, [c.to for c in group])
+            for first in range(0, len(group), most):
+                yield tuple(group[first : first + most])
+
+    def attempt(self, claims: Sequence[Claim]) -> Exchange:
+        """One try at what goes out by one call: yields the request, is sent what came back, returns the verdicts."""
+        if claims[0].how == "suppressed":
+            return [verdicts.suppressed(claim) for claim in claims]
+        started = time.monotonic()
+        # All are of one message, and so under the same terms.
+        if forbidden := [v for v in map(verdicts.not_allowed, claims) if v is not None]:
+            allowed = {v.claim.job_id for v in forbidden}
+            return forbidden + [verdicts.handed_back(c) for c in claims if c.job_id not in allowed]
+        to = claims[0].recipient
+        adapter = self.accounts[to.service, to.account]
+        left = False
+        try:
+            outs = [_outbound(claim) for claim in claims]
+            request = _request(adapter, outs)
+            left = True
+            reply = yield request
+            outcomes = self._outcomes(adapter, reply, outs)
+            took_s = time.monotonic() - started
+            return _one_sign(
+                [self.verdict(c, o, took_s) for c, o in zip(claims, outcomes, strict=True)]
+            )
+        except Exception:
+            log.exception("delivery %s: the attempt broke", claims[0].delivery_id)
+            broke = NoReply(left, "internal error")
+            outcomes = self._outcomes(adapter, broke, [_outbound(claim) for claim in claims])
+            return _one_sign([self.verdict(c, o) for c, o in zip(claims, outcomes, strict=True)])
+
+    def _outcomes(
+        self, adapter: Messenger, reply: Reply | NoReply, outs: Sequence[Outbound]
+    ) -> list[Outcome]:
+        if isinstance(reply, NoReply):
+            return [Unclear(reply.reason) if reply.left else Retry(reply.reason)] * len(outs)
+        several: object = adapter
+        if len(outs) == 1 or not isinstance(several, Broadcast):
+            return [adapter.read(reply)]
+        if (outcomes := several.read_broadcast(reply, outs)) is not None:
+            return outcomes
+        for key, mine in self.accounts.items():
+            if mine is adapter:
+                log.warning(
+                    "%s may not broadcast; it sends one by one from here on", account_key(*key)
+                )
+                self.limits[key] = replace(self.limits[key], receivers=1)
+        return [Retry("not allowed to broadcast", after_s=0, pauses="nobody")] * len(outs)
+
+    def verdict(self, claim: Claim, outcome: Outcome, took_s: float = 0.0) -> Verdict:
+        """What `outcome` means for the delivery, and for its account."""
+        grace_s = self._grace_s(claim)
+        found = verdicts.verdict(claim, outcome, self.settings, grace_s=grace_s, took_s=took_s)
+        service, account = claim.recipient.service, claim.recipient.account
+        if not isinstance(outcome, Sent) or not self.accounts[service, account].has_receipts:
+            return found
+        to = claim.to if isinstance(self.accounts[service, account], Broadcast) else ""
+        mark = records.mark(account_key(service, account), outcome.provider_id, to)
+        return replace(found, mark=mark)
+
+    def _grace_s(self, claim: Claim) -> float:
+        adapter = self.accounts.get((claim.recipient.service, claim.recipient.account))
+        return self.settings.unknown_grace if adapter and adapter.has_receipts else 0.0
+
+    def deliver(self, job_id: str, transport: Transport) -> None:
+        """Sends what one job names, on behalf of a stock RQ worker; nothing when there is nothing to do.
+
+        Raises DeliveryFailed after it is recorded, so that RQ lists the job as failed.
+        """
+        asked_at = time.monotonic()
+        claim = self.store.claim_one(job_id, self._specs(1), STOCK_LEASE_S)
+        if claim is None:
+            return
+        exchange = self.attempt([claim])
+        try:
+            request = next(exchange)
+            self.counts.left(claim.at.timestamp(), [([claim], time.monotonic() - asked_at)])
+            exchange.send(transport.send(request))
+        except StopIteration as stop:
+            (verdict,) = stop.value
+            self._record_patiently(verdict)
+            self.counts.flush()
+            if verdict.state is State.FAILED and verdict.attempt:
+                raise DeliveryFailed(verdict.attempt.reason) from None
+            return
+        raise AssertionError("an attempt makes one request")
+
+    def _record_patiently(self, verdict: Verdict) -> None:
+        """Records, also when Redis is away for a moment: what was sent must not be sent again."""
+        give_up_at = time.monotonic() + RECORD_WITHIN_S
+        while True:
+            try:
+                self.record("", [verdict])
+            except Unavailable:
+                if time.monotonic() > give_up_at:
+                    raise  # its lease runs out, and it counts as unknown
+                time.sleep(AWAY_S)
+            else:
+                return
+
+    def record(self, worker: str, verdicts: list[Verdict], worked_s: float = 0.0) -> list[bool]:
+        """Writes down how attempts ended; False for a claim that was no longer ours."""
+        moved = self.store.record(
+            worker,
+            verdicts,
+            finished_ttl_s=self.settings.delete_finished_timeout,
+            failed_ttl_s=self.settings.delete_failed_timeout,
+            refused_s=self.settings.retry_interval,
+            worked_s=worked_s,
+        )
+        self.counts.ended(verdicts, moved)
+        return moved
+
+    def settle_overdue(self) -> None:
+        """Finds what a dead worker left under its lease, and says what becomes of it."""
+        while claims := self.store.overdue(LEASE_S):
+            died = [verdicts.died(c, self.settings, grace_s=self._grace_s(c)) for c in claims]
+            self.record("sweep", died)
+
+
+def _outbound(claim: Claim) -> Outbound:
+    message = claim.message
+    return Outbound(claim.to, message.body, claim.delivery_id, claim.alarm + 1, message.template)
+
+
+def _one_sign(found: list[Verdict]) -> list[Verdict]:
+    """A call is one sign of the messenger's health, however many it was for; each recipient's pause is its own."""
+    signals = [v.signal for v in found]
+    speaks = signals.index(Signal.ANSWERS) if Signal.ANSWERS in signals else 0
+    return [
+        v
+        if n == speaks or v.signal is Signal.RECIPIENT_PAUSES
+        else replace(v, signal=Signal.NOTHING)
+        for n, v in enumerate(found)
+    ]
+
+
+def _request(adapter: Messenger, outs: Sequence[Outbound]) -> Request | Note:
+    several: object = adapter
+    if len(outs) > 1 and isinstance(several, Broadcast):
+        return several.broadcast(outs)
+    return adapter.request(outs[0])

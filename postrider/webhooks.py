@@ -1,0 +1,69 @@
+"""What messengers tell us: receipts and incoming messages, taken once they are known to be theirs."""
+
+from collections.abc import Mapping
+
+from messengers.base import Challenge, Messenger, Person, Webhook
+from postrider.errors import BadSignature, NotFound
+from postrider.inbox import Inbox
+from postrider.incoming import Arrivals, plain_words
+from postrider.receipts import Receipts
+from postrider.records import account_key
+from postrider.settings import Settings
+from postrider.store import Store
+
+
+class Webhooks:
+    """The webhooks of these accounts: (messenger, account name) -> adapter."""
+
+    def __init__(
+        self, store: Store, settings: Settings, accounts: Mapping[tuple[str, str], Messenger]
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self.accounts = accounts
+        self.receipts = Receipts(store.redis)
+        self.arrivals = Arrivals(store.redis)
+        self.inbox = Inbox(store.redis)
+
+    def receive(self, service: str, account: str, headers: Mapping[str, str], body: bytes) -> None:
+        """Takes what a messenger posted to our webhook. `headers`: lower-case names; `body`: as it came.
+
+        Raises NotFound for one that is not set up or calls nobody, BadSignature. May be called twice with the same.
+        """
+        adapter = self._adapter(service, account)
+        now = self.store.now()
+        if not adapter.authentic(headers, body, now):
+            raise BadSignature("the signature does not match the body, or is too old")
+        self.receipts.take(
+            account_key(service, account),
+            adapter.receipts(body),
+            finished_ttl_s=self.settings.delete_finished_timeout,
+            failed_ttl_s=self.settings.delete_failed_timeout,
+        )
+        messages = adapter.incoming(body)
+        people = [Person(m.sender, m.name) for m in messages if m.kind != "left"]
+        self.inbox.remember_people(f"{service}/{account}", people)
+        self.arrivals.take(
+            service,
+            account,
+            messages,
+            kept=self.settings.incoming_kept,
+            opt_out=plain_words(self.settings.opt_out_words),
+            opt_in=plain_words(self.settings.opt_in_words),
+            told_at=now if self.settings.webhook_url else None,
+        )
+
+    def _adapter(self, service: str, account: str) -> Webhook:
+        adapter: object = self.accounts.get((service, account))
+        if not isinstance(adapter, Webhook) or adapter.webhook_lacks():
+            raise NotFound("no such webhook")
+        return adapter
+
+    def challenge(self, service: str, account: str, query: Mapping[str, str]) -> str:
+        """The answer to a messenger that asks whether the webhook is ours. Raises NotFound, BadSignature."""
+        adapter: object = self._adapter(service, account)
+        if not isinstance(adapter, Challenge):
+            raise NotFound("no such webhook")
+        if (word := adapter.challenge(query)) is None:
+            raise BadSignature("the query does not hold our verify token")
+        return word
