@@ -47,17 +47,10 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
     # What people type brings tables and colours along: 0.2 s and memory that no process of ours shall take.
     if not argv or argv[0] not in commands.choices:
-        from postrider import (  # noqa: PLC0415
-            callback_commands,
-            clerk,
-            console,
-            desk,
-            doctor,
-            operations,
-            selftest,
-        )
+        from postrider import selftest  # noqa: PLC0415
+        from postrider.commands import EVERY  # noqa: PLC0415
 
-        for module in (console, desk, operations, callback_commands, clerk, doctor, selftest):
+        for module in (*EVERY, selftest):
             module.add_commands(commands)
     return parser
 

@@ -51,4 +51,4 @@ def test_a_process_starts_without_what_only_people_need(command: str, tmp_path: 
     )
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "postrider.cli" in imported
-    assert not {"rich", "postrider.console", "postrider.doctor"} & imported
+    assert not {"rich", "postrider.commands"} & imported

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from postrider import access, link
 from postrider.audit import Audit, Wanted
 from postrider.clients import Clients, Kind, Known
+from postrider.commands.shell import user
+from postrider.commands.terminal import say, say_json, told
 from postrider.errors import InvalidRequest, NotFound
 from postrider.model import ROLES, Quota
 from postrider.settings import Settings
-from postrider.shell import user
-from postrider.terminal import say, say_json, told
 
 Parsers = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
 

@@ -3,7 +3,7 @@
 import argparse
 import getpass
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +17,13 @@ from rich.text import Text
 
 from postrider import link
 from postrider.audit import Audit
+from postrider.commands.terminal import say
 from postrider.listing import printable
+from postrider.model import Recipient
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.showing import csv_lines
 from postrider.store import Store
-from postrider.terminal import say
 
 PAGE, LONGEST_PAGE = 100, 1_000
 """Rows in one part of a list: when nobody says, and at most."""
@@ -85,15 +86,32 @@ def as_json() -> argparse.ArgumentParser:
 
 def add_page(parser: argparse.ArgumentParser) -> None:
     """Has it ask which part of a list."""
-    parser.add_argument("--limit", metavar="N", type=_limit, default=PAGE, help="at most so many")
+    parser.add_argument(
+        "--limit", metavar="N", type=up_to(LONGEST_PAGE), default=PAGE, help="at most so many"
+    )
     parser.add_argument("--cursor", metavar="C", type=text, help="where the part before left off")
 
 
-def _limit(given: str) -> int:
-    number = int(given) if given.isdecimal() and len(given) < 5 else 0
-    if not 1 <= number <= LONGEST_PAGE:
-        raise argparse.ArgumentTypeError(f"{given!r} is not between 1 and {LONGEST_PAGE}")
-    return number
+def up_to(most: int) -> Callable[[str], int]:
+    """What reads an argument that says how many rows, at most `most`."""
+
+    def limit(given: str) -> int:
+        number = int(given) if given.isdecimal() and len(given) < 6 else 0
+        if not 1 <= number <= most:
+            raise argparse.ArgumentTypeError(f"{given!r} is not between 1 and {most}")
+        return number
+
+    return limit
+
+
+def recipient(text: str) -> Recipient:
+    """An argument that names one recipient."""
+    service, colon, uuid = text.partition(":")
+    if not (service and colon):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} names no messenger; write SERVICE:UUID, for example telegram:42"
+        )
+    return Recipient(uuid, service)
 
 
 def text(given: str) -> str:

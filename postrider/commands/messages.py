@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from typing import Any, get_args
 
-from postrider import listing, shell, showing
+from postrider import listing, showing
 from postrider.changes import Changed
+from postrider.commands import shell
+from postrider.commands.shell import Parsers, Shell, opened, show_fields
+from postrider.commands.terminal import refuse, say, say_json, told
 from postrider.errors import InvalidRequest
 from postrider.finding import Found, Summary, Wanted
 from postrider.model import QUEUED, MessageState, State, is_delivery_id
-from postrider.shell import Parsers, Shell, opened, show_fields
-from postrider.terminal import refuse, say, say_json, told
 from postrider.timing import in_zone
 
 FAR_S = 1000 * 366 * 86_400

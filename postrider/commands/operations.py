@@ -6,11 +6,12 @@ What /api/v1 does for an admin, for whoever has a shell here.
 import argparse
 from typing import Any
 
-from postrider import listing, shell, showing, stopping
+from postrider import listing, showing, stopping
+from postrider.commands import shell
+from postrider.commands.shell import Parsers, Shell, opened, show_fields
+from postrider.commands.terminal import say, say_json, told
 from postrider.errors import InvalidRequest, NotFound
 from postrider.model import Client, is_message_id
-from postrider.shell import Parsers, Shell, opened, show_fields
-from postrider.terminal import say, say_json, told
 
 ADMIN = Client("", "shell", "admin")
 

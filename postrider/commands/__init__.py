@@ -1,0 +1,15 @@
+"""What people type: the subcommands of `postrider` beside those that start its processes. One file per part."""
+
+from postrider.commands import (
+    access,
+    callbacks,
+    doctor,
+    hooks,
+    messages,
+    operations,
+    simple,
+    suppressions,
+)
+
+EVERY = (simple, suppressions, hooks, messages, operations, callbacks, access, doctor)
+"""In the order in which help lists them."""
