@@ -5,7 +5,7 @@ Signed and retried as https://github.com/standard-webhooks/standard-webhooks/blo
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Self
@@ -77,13 +77,14 @@ def _delivery(told: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def headers(secret: str, id_: str, body: bytes, now: datetime) -> dict[str, str]:
-    """What goes out with `body`: its id, the same on every try, the moment of this try, and the signature of all three."""
+def headers(secrets: Sequence[str], id_: str, body: bytes, now: datetime) -> dict[str, str]:
+    """What goes out with `body`: its id, the same on every try, the moment of this try, and each secret's signature of all three."""
+    signatures = (Webhook(secret).sign(id_, now, body.decode()) for secret in secrets)
     return {
         "Content-Type": "application/json",
         "webhook-id": id_,
         "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": Webhook(secret).sign(id_, now, body.decode()),
+        "webhook-signature": " ".join(signatures),
     }
 
 

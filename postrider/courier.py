@@ -49,7 +49,7 @@ def run(settings: Settings) -> int:
     os.nice(NICE)
     # Blocked and waited for: a handler would miss one that comes while it is set up.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
-    if settings.webhook_secret is None:
+    if not settings.webhook_secrets:
         raise Misconfigured("WEBHOOK_SECRET is not set: ./run.sh makes one")
     with link.connect(settings.redis_address) as client:
         courier = Courier(client, settings, Outward(settings.guard))
@@ -62,8 +62,7 @@ class Courier:
     """One loop that claims and records, a thread for each call, and one that listens for events."""
 
     def __init__(self, client: redis.Redis, settings: Settings, outward: Outward) -> None:
-        secret = settings.webhook_secret
-        self._secret = secret.get_secret_value() if secret else ""
+        self._secrets = settings.webhook_secrets
         self._webhook_url = settings.webhook_url
         self._outbox = Outbox(client)
         self._outward = outward
@@ -141,7 +140,7 @@ class Courier:
     def _post(self, claimed: Claimed) -> Reply | NoReply:
         event = Event.read(claimed.line)
         body = event.body() if claimed.is_copy or event.task is None else event.task_body()
-        headers = callbacks.headers(self._secret, claimed.id, body, claimed.at)
+        headers = callbacks.headers(self._secrets, claimed.id, body, claimed.at)
         return self._outward.send("POST", claimed.url, headers, body)
 
     def _await_news(self, seconds: float) -> None:

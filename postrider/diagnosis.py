@@ -26,6 +26,7 @@ from postrider import demands, embedded, link, queue, room
 from postrider.accounts import DEFAULT
 from postrider.errors import Misconfigured, Unavailable
 from postrider.inbox import Inbox
+from postrider.outbox import Outbox
 from postrider.records import account_key
 from postrider.service import RESCUE_AFTER_S, open_accounts
 from postrider.settings import Settings
@@ -101,6 +102,7 @@ def examine(about_to: Callable[[str], None] = lambda _: None) -> Report:
         with link.connect(settings.redis_address) as client:
             report.checks += _redis(settings)
             report.checks += [_workers(settings, client), _backlog(client)]
+            report.checks += _events(client)
             report.checks += _pauses(client, [account_key(*key) for key in accounts])
             for (service, account), adapter in accounts.items():
                 if isinstance(adapter, KnowsPeople) or _calls_us(adapter):
@@ -290,6 +292,16 @@ def _backlog(client: redis.Redis) -> Check:
         detail = f"{counts.held} unknown: they may have arrived; {detail}"
         return Check("deliveries", "warning", detail, "postrider finished lists them")
     return Check("deliveries", "ok", detail)
+
+
+def _events(client: redis.Redis) -> Iterator[Check]:
+    """Callbacks that nobody posts."""
+    count, since = Outbox(client).waiting()
+    waited_s = (Store(client).now() - since).total_seconds() if since else 0.0
+    if waited_s > RESCUE_AFTER_S:
+        detail = f"{count} events wait to be posted, the oldest for {waited_s:.0f} s"
+        remedy = "is a courier alive? ./run.sh starts it, postrider courier starts one"
+        yield Check("callbacks", "fault", detail, remedy)
 
 
 def _pauses(client: redis.Redis, accounts: Sequence[str]) -> Iterator[Check]:

@@ -59,6 +59,7 @@ def _of_settings(settings: Settings) -> Iterator[str]:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
             yield value.get_secret_value()
+    yield from settings.webhook_secrets
     if settings.api_password:
         login = f"{settings.api_user}:{settings.api_password.get_secret_value()}"
         yield base64.b64encode(login.encode()).decode()

@@ -7,7 +7,7 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import redis
@@ -115,6 +115,16 @@ class Outbox:
         """Whether there is an event in it, or comes to be within that time; it stays there."""
         client: Any = self.redis
         return client.blmove("pr:outbox", "pr:outbox", within_s, "LEFT", "LEFT") is not None
+
+    @unavailable_when_redis_is
+    def waiting(self) -> tuple[int, datetime | None]:
+        """How many events no courier has taken yet, and since when the oldest of them waits."""
+        pipe: Any = self.redis.pipeline(transaction=False)
+        pipe.llen("pr:outbox").lindex("pr:outbox", 0)
+        count, oldest = pipe.execute()
+        return count, datetime.fromtimestamp(
+            float(json.loads(oldest)["at"]), UTC
+        ) if oldest else None
 
     @unavailable_when_redis_is
     def claim(

@@ -112,13 +112,21 @@ def _guarded(text: str) -> str:
 def _webhook_secret(secret: SecretStr | None) -> SecretStr | None:
     if secret is None:
         return None
+    every = secret.get_secret_value().split()
+    if every and all(map(_is_webhook_secret, every)):
+        return secret
+    raise ValueError(
+        "write it as whsec_ and 24 to 64 random bytes in base64; ./run.sh makes one."
+        " To change it, put the old one behind the new one, with a space between"
+    )
+
+
+def _is_webhook_secret(text: str) -> bool:
+    prefix, _, key = text.partition("_")
     try:
-        prefix, _, key = secret.get_secret_value().partition("_")
-        if prefix == "whsec" and 24 <= len(base64.b64decode(key, validate=True)) <= 64:
-            return secret
+        return prefix == "whsec" and 24 <= len(base64.b64decode(key, validate=True)) <= 64
     except ValueError:
-        pass
-    raise ValueError("write it as whsec_ and 24 to 64 random bytes in base64; ./run.sh makes one")
+        return False
 
 
 Switch = Annotated[bool, BeforeValidator(_switch)]
@@ -347,6 +355,11 @@ class Settings(BaseModel):
         scheme = "https" if self.tls_cert_file else "http"
         host = "127.0.0.1" if self.host in {"0.0.0.0", "[::]"} else self.host  # noqa: S104 - compared, not bound
         return f"{scheme}://{host}:{self.port}"
+
+    @property
+    def webhook_secrets(self) -> tuple[str, ...]:
+        """What callbacks are signed with, the newest first: each signs, so that receivers can change over."""
+        return tuple(self.webhook_secret.get_secret_value().split()) if self.webhook_secret else ()
 
     @property
     def alert_places(self) -> list[str]:

@@ -17,6 +17,8 @@ import svix
 from messengers.base import NoReply, Reply
 from postrider import callbacks
 from postrider.callbacks import SCHEDULE_S, TRIES, Event, Result, result
+from postrider.masking import Mask
+from postrider.settings import Settings
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(24))).decode()
 OTHER = "whsec_" + base64.b64encode(bytes(range(1, 25))).decode()
@@ -76,7 +78,7 @@ def test_the_older_form_says_whether_it_was_sent(type_: str, sent: bool) -> None
 
 
 def signed(at: datetime | None = None) -> dict[str, str]:
-    return callbacks.headers(SECRET, EVENT.id, EVENT.body(), at or datetime.now(UTC))
+    return callbacks.headers([SECRET], EVENT.id, EVENT.body(), at or datetime.now(UTC))
 
 
 VERIFIERS: dict[str, Verify] = {
@@ -94,6 +96,19 @@ def test_other_peoples_code_takes_our_signature(verify: Verify) -> None:
     told = verify(EVENT.body(), signed())  # which raises what it does not take
     if told is not None:  # svix checks, and gives nothing back
         assert told == json.loads(EVENT.body())
+
+
+@pytest.mark.parametrize("secrets", [(SECRET, OTHER), (OTHER, SECRET)])
+def test_while_secrets_change_either_verifies(verify: Verify, secrets: tuple[str, str]) -> None:
+    verify(EVENT.body(), callbacks.headers(secrets, EVENT.id, EVENT.body(), datetime.now(UTC)))
+
+
+def test_a_secret_is_read_as_several_and_each_is_hidden() -> None:
+    settings = Settings.from_env({"WEBHOOK_SECRET": f"{SECRET} {OTHER}", "API_PASSWORD": "x"})
+    assert settings.webhook_secrets == (SECRET, OTHER)
+    hidden = Mask.of(settings)(f"one {SECRET}, other {OTHER}")
+    assert SECRET not in hidden
+    assert OTHER not in hidden
 
 
 def changed(name: str, value: str) -> dict[str, str]:
@@ -119,7 +134,7 @@ def changed(name: str, value: str) -> dict[str, str]:
         pytest.param(EVENT.body(), signed(datetime.now(UTC) + timedelta(days=1)), id="early"),
         pytest.param(
             EVENT.body(),
-            callbacks.headers(OTHER, EVENT.id, EVENT.body(), datetime.now(UTC)),
+            callbacks.headers([OTHER], EVENT.id, EVENT.body(), datetime.now(UTC)),
             id="other secret",
         ),
         pytest.param(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +272,20 @@ def test_no_worker(examine: Examine) -> None:
     assert_fault(
         examine(WORKERS="0"), "workers", "none is alive", "start rqscheduler and rq worker"
     )
+
+
+def test_events_that_no_courier_takes(
+    examine: Examine, client: redis.Redis, service: Service
+) -> None:
+    now = service.store.now()
+    service.outbox.tell("message.received", {}, now - timedelta(seconds=5))
+    assert "callbacks" not in {check.name for check in examine().checks}
+    client.delete("pr:outbox")
+    service.outbox.tell("message.received", {}, now - timedelta(minutes=2))
+    (found,) = (check for check in examine().checks if check.name == "callbacks")
+    assert found.state == "fault"
+    assert found.detail.startswith("1 events wait to be posted, the oldest for 12")
+    assert "postrider courier starts one" in found.remedy
 
 
 def test_deliveries_that_are_late_or_unknown(examine: Examine, client: redis.Redis) -> None:

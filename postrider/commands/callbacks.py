@@ -106,12 +106,11 @@ def _failed(error: PostriderError) -> int:
 def test(args: argparse.Namespace) -> int:
     """Posts one event; 0 when it is taken."""
     settings = Settings.from_env()
-    if settings.webhook_secret is None:
+    if not settings.webhook_secrets:
         raise Misconfigured("WEBHOOK_SECRET is not set: ./run.sh makes one")
     now = datetime.now(UTC)
     event = Event(f"test_{secrets.token_hex(8)}", "test", now, {"text": "A test of Postrider's"})
-    secret = settings.webhook_secret.get_secret_value()
-    headers = callbacks.headers(secret, event.id, event.body(), now)
+    headers = callbacks.headers(settings.webhook_secrets, event.id, event.body(), now)
     answer = Outward(settings.guard).send("POST", args.url, headers, event.body())
     what, advice, well = _told(answer)
     said = listing.printable(what)

@@ -5,8 +5,11 @@ from flask import Response, jsonify, request
 
 from postrider.service import Service
 
-MAX_BYTES = 1024 * 1024
-"""Of one call, which is read before anybody has proved to be anybody."""
+MAX_BYTES = 3 * 1024 * 1024
+"""Of one call, which is read before anybody has proved to be anybody: WhatsApp's are the largest.
+
+https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/overview
+"""
 
 
 def blueprint(service: Service) -> APIBlueprint:
