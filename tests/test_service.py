@@ -241,7 +241,7 @@ def test_a_moved_chat_is_followed_once(service: Service) -> None:
 def test_an_account_whose_settings_are_gone_waits_for_them(service: Service) -> None:
     post(service)
     bare = Service(service.store, service.settings, {})
-    assert bare.claim("w", 1).claims == []
+    assert bare.sender.claim("w", 1).claims == []
     assert where(service) == {"42": "scheduled"}
     assert claim(service).attempts == 0
 
@@ -253,9 +253,9 @@ def test_an_adapter_that_breaks_counts_as_no_answer(service: Service) -> None:
 
     post(service)
     adapter = Broken.from_env(service.settings.messenger_env())
-    exchange = Service(service.store, service.settings, {("telegram", "default"): adapter}).attempt(
-        [claim(service)]
-    )
+    exchange = Service(
+        service.store, service.settings, {("telegram", "default"): adapter}
+    ).sender.attempt([claim(service)])
     next(exchange)
     with pytest.raises(StopIteration) as stop:
         exchange.send(Reply(200))
@@ -450,8 +450,10 @@ def test_the_sweep_forgets_what_was_kept_long_enough(env: dict[str, str], servic
         service.accounts,
     )
     post(brief, ANA, Recipient("43", "telegram"))
-    sent, failed = brief.claim("w", 2).claims
-    brief.record("w", [brief.verdict(sent, Sent("1")), brief.verdict(failed, Rejected("no"))])
+    sent, failed = brief.sender.claim("w", 2).claims
+    brief.sender.record(
+        "w", [brief.sender.verdict(sent, Sent("1")), brief.sender.verdict(failed, Rejected("no"))]
+    )
 
     def forgotten() -> bool:
         brief.sweep()
