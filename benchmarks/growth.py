@@ -84,7 +84,7 @@ def _claims(stage: Stage, due: int) -> dict[str, float]:
     times, claimed = [], 0
     while True:
         began = time.perf_counter()
-        got = len(ours.claim("benchmark", BATCH, lease_s=60).claims)
+        got = len(ours.sender.claim("benchmark", BATCH, lease_s=60).claims)
         if not got:
             break
         times.append((time.perf_counter() - began) * 1000)
@@ -169,16 +169,16 @@ def _check(helper: subprocess.Popen[str]) -> None:
 
 def finish(ours: Service) -> None:
     """Ends all that is due as a worker does, without sending any of it."""
-    while claims := ours.claim("benchmark", 1_000, lease_s=60).claims:
+    while claims := ours.sender.claim("benchmark", 1_000, lease_s=60).claims:
         verdicts = []
         for claim in claims:
-            attempt = ours.attempt([claim])
+            attempt = ours.sender.attempt([claim])
             next(attempt)
             try:
                 attempt.send(SENT)
             except StopIteration as stop:
                 verdicts += stop.value
-        ours.record("benchmark", verdicts)
+        ours.sender.record("benchmark", verdicts)
 
 
 def beside_all(say: Say, most: int, runs: int) -> list[dict[str, Any]]:

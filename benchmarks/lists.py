@@ -63,12 +63,12 @@ def store(stage: Stage, count: int) -> list[str]:
 def _end_all(ours: Service) -> None:
     outcomes = (*(Sent("1"),) * 97, Rejected("chat not found"), Rejected("blocked"), Unclear("-"))
     n = 0
-    while claims := ours.claim("benchmark", 1000).claims:
+    while claims := ours.sender.claim("benchmark", 1000).claims:
         verdicts = []
         for claim in claims:
-            verdicts.append(ours.verdict(claim, outcomes[n % len(outcomes)]))
+            verdicts.append(ours.sender.verdict(claim, outcomes[n % len(outcomes)]))
             n += 1
-        ours.record("benchmark", verdicts)
+        ours.sender.record("benchmark", verdicts)
 
 
 def pages(client: Client, path: str, params: dict[str, str]) -> Iterator[tuple[float, int]]:

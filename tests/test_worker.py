@@ -8,6 +8,7 @@ import signal
 import statistics
 import subprocess
 import time
+import zlib
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
@@ -485,21 +486,51 @@ def test_the_queues_stand_from_the_start(client: redis.Redis, worker: object, na
     assert f"rq:queue:{name}".encode() in client.smembers("rq:queues")
 
 
+class Reduced:
+    """Unpickled, it runs a command."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (self.command,)
+
+
+def forgeries(command: str) -> list[dict[str, bytes | str]]:
+    """What somebody who may write to Redis could put there as a job."""
+    call = ("os.system", None, (command,), {})
+    said = pickle.dumps(call)
+    data: list[bytes | str] = [pickle.dumps(call, protocol) for protocol in range(6)]
+    data += [pickle.dumps(Reduced(command), protocol) for protocol in range(2, 6)]
+    data += [zlib.compress(said), f"cos\nsystem\n(S'{command}'\ntR.", json.dumps(call)]
+    as_pickle = pickle.dumps(Reduced(command))
+    beside: list[dict[str, bytes | str]] = [
+        {f"{when}_callback_name": "os.system"} for when in ("success", "failure", "stopped")
+    ]
+    beside += [{"meta": as_pickle}, {"result": as_pickle}, {"exc_info": as_pickle}]
+    beside += [{"serializer": "rq.serializers.PickleSerializer", "dependency_ids": as_pickle}]
+    return [{"data": each} for each in data] + [{"data": said} | more for more in beside]
+
+
 def test_a_forged_job_runs_nothing_in_our_worker(
     service: Service,
     client: redis.Redis,
     worker: subprocess.Popen[bytes],
     tmp_path: Path,
 ) -> None:
+    """A stock worker would run each of them: it believes what Redis says."""
     trap = tmp_path / "sprung"
-    for n, data in enumerate(
-        [pickle.dumps(("os.system", None, (f"touch {trap}",), {})), b"cos\nsystem\n(S'touch'\ntR."]
-    ):
-        job_id = f"{n}" * 21 + "-0"
-        client.hset(
-            f"rq:job:{job_id}", mapping={"data": data, "status": "queued", "origin": "default"}
-        )
+    forged = forgeries(f"touch {trap}")
+    assert len(forged) == 20
+    pickle.loads(pickle.dumps(Reduced(f"touch {trap}.itself")))  # the trap works
+    assert trap.with_suffix(".itself").exists()
+    for n, fields in enumerate(forged):
+        job_id = f"{n:021}-0"
+        job = {"status": "queued", "origin": "default", "created_at": "2030-01-01T00:00:00Z"}
+        client.hset(f"rq:job:{job_id}", mapping={**job, **fields})
         client.rpush("rq:queue:default", job_id)
+        client.zadd("rq:scheduler:scheduled_jobs", {f"{n + 50:021}-0": 1})
+        client.zadd("pr:in:scheduled", {f"{n + 80:021}-0": 1})
     wait_until(lambda: client.llen("rq:queue:default") == 0)
     post(service, 1)
     wait_until(lambda: counts(service)["sent"] == 1)

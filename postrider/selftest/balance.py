@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from postrider.errors import Unavailable
+from postrider.finding import Finder, Wanted
 from postrider.model import Attempt, Delivery, Recipient, State
 from postrider.selftest.fake import Call, FakeMessenger
 from postrider.selftest.fleet import Kill
@@ -74,6 +75,7 @@ def read(store: Store) -> Found:
     """All that stands in the lists."""
     waiting = [delivery for delivery, _ in _pages(store.scheduled)]
     ended = [delivery for delivery, _ in _pages(store.finished)]
+    ended += _cancelled(Finder(store.redis))
     return Found(waiting, ended, store.attempts([each.id for each in (*waiting, *ended)]))
 
 
@@ -83,6 +85,16 @@ def _pages(part: Callable[[int, str | None], Page]) -> Iterable[tuple[Delivery, 
         page = part(PAGE, cursor)
         yield from page.rows
         if (cursor := page.next) is None:
+            return
+
+
+def _cancelled(finder: Finder) -> Iterable[Delivery]:
+    """What was stopped, which the simple lists do not show."""
+    cursor = None
+    while True:
+        found, cursor = finder.deliveries(Wanted(state=State.CANCELLED), PAGE, cursor)
+        yield from (each.delivery for each in found)
+        if cursor is None:
             return
 
 

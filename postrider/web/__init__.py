@@ -37,6 +37,7 @@ from postrider.web import (
     traffic,
 )
 from postrider.web.auth import SCHEMES, Gate
+from postrider.web.reading import WholeRequest
 from postrider.web.strict_json import StrictJSONProvider
 
 log = logging.getLogger("postrider.web")
@@ -72,6 +73,7 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
         static_folder="static",
     )
     app.json = StrictJSONProvider(app)
+    app.request_class = WholeRequest
     app.config.update(
         MAX_CONTENT_LENGTH=settings.max_body_bytes,
         VALIDATION_ERROR_STATUS_CODE=400,

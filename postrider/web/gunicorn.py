@@ -9,8 +9,8 @@ from postrider.embedded import die_with_parent
 from postrider.settings import Settings
 
 proc_name = "postrider-api"
-worker_class = "gthread"
-threads = 8
+worker_class = "postrider.patience.PatientWorker"
+threads = 64  # most of them only ever wait for slow clients; they are made when they are needed
 graceful_timeout = 30
 keepalive = 5
 loglevel = "warning"

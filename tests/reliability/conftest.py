@@ -8,6 +8,7 @@ import pytest
 
 from postrider.selftest.fake import FakeMessenger
 from postrider.selftest.fleet import Fleet, free_port, private_env
+from tests.reliability import clock
 from tests.reliability.rig import Rig
 
 SETTINGS = {
@@ -39,6 +40,12 @@ def dice() -> random.Random:
     seed = random.SystemRandom().randrange(10**9)
     print(f"seed {seed}")
     return random.Random(seed)
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is put under a process to shift its clock."""
+    return clock.build(tmp_path_factory.mktemp("clock"))
 
 
 @pytest.fixture

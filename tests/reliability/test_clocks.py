@@ -1,8 +1,6 @@
 """Hosts whose clocks disagree: a library under our processes shifts what they are told of the time."""
 
 import random
-import shutil
-import struct
 import subprocess
 import sys
 import threading
@@ -13,38 +11,10 @@ import pytest
 
 from postrider.selftest.balance import share
 from postrider.selftest.load import Load
+from tests.reliability.clock import Clock
 from tests.reliability.rig import Rig
 
-SOURCE = Path(__file__).with_name("shifted_clock.c")
 HOUR = 3600
-COMPILER = shutil.which("cc") or ""
-
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or not COMPILER, reason="needs Linux and a C compiler"
-)
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What is put under a process to shift its clock."""
-    made = tmp_path_factory.mktemp("clock") / "shifted_clock.so"
-    subprocess.run([COMPILER, "-shared", "-fPIC", "-O2", "-o", made, SOURCE], check=True)
-    return made
-
-
-class Clock:
-    """A clock that is wrong by as much as it is told; `env` makes it the clock of a process."""
-
-    def __init__(self, library: Path, file: Path, wrong_by_s: int = 0) -> None:
-        self._file = file
-        self.env = {"LD_PRELOAD": str(library), "CLOCK_SHIFT_FILE": str(file)}
-        file.write_bytes(bytes(8))
-        self.set(wrong_by_s)
-
-    def set(self, wrong_by_s: int) -> None:
-        """From now on it is wrong by so much."""
-        with self._file.open("r+b") as file:
-            file.write(struct.pack("q", wrong_by_s))
 
 
 def test_a_process_believes_its_clock_and_keeps_its_pace(library: Path, tmp_path: Path) -> None:

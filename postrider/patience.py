@@ -1,0 +1,46 @@
+"""How long the API waits for a request: slow clients must not keep its threads from everybody else.
+
+gunicorn's threaded worker has no limit of its own once the first byte is there (docs.gunicorn.org: design, "gthread").
+"""
+
+import socket
+import threading
+import time
+from contextlib import suppress
+from typing import Any
+
+from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
+
+REQUEST_S = 30.0
+"""For all of a request, its body included, to be sent."""
+LOOK_S = 1.0
+"""Seconds between two looks at who is over it."""
+
+
+class PatientWorker(ThreadWorker):  # type: ignore[misc]
+    """Reads no longer than `REQUEST_S` from a client; the answer may take its time."""
+
+    def init_process(self) -> None:
+        """Starts the watch, then works until it is told to stop."""
+        self._until: dict[TConn, float] = {}
+        threading.Thread(target=self._watch, daemon=True, name="patience").start()
+        super().init_process()
+
+    def handle(self, conn: TConn) -> Any:
+        """Reads and answers one request; in a thread of the pool."""
+        self._until[conn] = time.monotonic() + REQUEST_S
+        try:
+            return super().handle(conn)
+        finally:
+            del self._until[conn]
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(LOOK_S)
+            now = time.monotonic()
+            for conn, until in list(self._until.items()):
+                if until < now:
+                    # Whoever reads from it meets the end of what was sent; writing is not touched. Not conn.sock.shutdown():
+                    # under TLS that would take the keys from the thread that uses them.
+                    with suppress(OSError):
+                        socket.socket.shutdown(conn.sock, socket.SHUT_RD)
