@@ -45,6 +45,16 @@ def end_all(service: Service, *outcomes: object) -> None:
     assert all(service.sender.record("w", verdicts))
 
 
+@pytest.mark.parametrize(
+    "path", ["/get_scheduled?limit=1", "/api/v1/deliveries?limit=1", "/api/v1/messages?limit=1"]
+)
+def test_what_is_asked_twice_is_refused(api: Api, path: str) -> None:
+    assert api.get(path).status_code == 200
+    answer = api.get(f"{path}&limit=2")
+    assert answer.status_code == 400
+    assert "limit: is given more than once" in answer.json()["error"]
+
+
 def test_a_message_is_answered_as_a_resource(api: Api) -> None:
     answer = post(api, **SOON, reference="order-1", tags=["a", "b", "a"])
     mid = answer.pop("id")

@@ -18,7 +18,7 @@ from werkzeug.http import parse_options_header
 
 from postrider.admission import Admission, Basic, Credential, Key
 from postrider.audit import Audit, Kind
-from postrider.errors import Forbidden
+from postrider.errors import Forbidden, InvalidRequest
 from postrider.logins import TooManyTries
 from postrider.model import ROLES, Client, Role
 from postrider.web import problems
@@ -118,6 +118,9 @@ class Gate:
         def enter() -> None:
             if request.method != "OPTIONS":  # says no more than which methods there are, to anybody
                 self._demand(_role_for(role))
+                for name, values in request.args.lists():
+                    if len(values) > 1:
+                        raise InvalidRequest(name, "is given more than once")
 
         blueprint.before_request(self._auth.login_required(enter))
         blueprint.after_request(self._tell)
