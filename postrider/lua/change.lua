@@ -29,20 +29,29 @@ local function unarmed_due(id_mid, idx)
   return call('HGET', bucket('w', id_mid, idx), idx) or call('HGET', 'pr:m:' .. id_mid, 'due')
 end
 
+local jobs = {} -- of those that are stopped
+
 local function stop(id_mid, idx, r, state)
   local id = delivery_id(id_mid, idx)
   -- A message that is still being armed: its own.
   local due_at = state == 'p' and (call('ZSCORE', LISTS[r.state], id) or unarmed_due(id_mid, idx))
-  local job_id = disarm(id_mid, idx, r)
-  call('ZREM', 'pr:line:' .. r.queue .. ' ' .. r.account, job_id)
-  if r.state == 'u' then call('ZREM', 'rq:failed:' .. QUEUES[r.queue], job_id) end
-  call('DEL', 'rq:job:' .. job_id)
+  local job_id = job_id_of(id_mid, idx, r.alarm)
+  if r.state == 'u' then
+    disarm(id_mid, idx, r)
+    call('ZREM', 'rq:failed:' .. QUEUES[r.queue], job_id)
+  else
+    later('ZREM', SCHEDULE, job_id)
+    later('ZREM', LISTS[r.state], id)
+    later('ZREM', 'pr:line:' .. r.queue .. ' ' .. r.account, job_id)
+    if r.deaths then later('ZREM', 'pr:alone', job_id) end
+  end
+  jobs[#jobs + 1] = 'rq:job:' .. job_id
   moves(id_mid, r, state)
   r.deaths = nil
   -- Whoever still holds the job of this alarm, in a queue or a stock worker, comes late.
   r.alarm = r.alarm + 1
-  save(id_mid, idx, r)
-  call('ZADD', LISTS[state], due_at or seconds(NOW), id)
+  later('HSET', bucket('d', id_mid, idx), idx, as_text(r))
+  later('ZADD', LISTS[state], due_at or seconds(NOW), id)
   if ENDS[state] then tell(id_mid, idx, r, TOLD[state]) end
 end
 
@@ -117,6 +126,7 @@ else
     if id_mid then change(id_mid, idx) end
   end
 end
+if #jobs > 0 then call('DEL', unpack(jobs)) end
 flush()
 if woken then call('PUBLISH', 'pr:wake', seconds(woken)) end
 
