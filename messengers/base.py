@@ -6,11 +6,11 @@ knows no queue, so it can be tested with literals and carried by any HTTP client
 
 import hmac
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import Any, BinaryIO, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 REASON_LIMIT = 300
 """Characters of a messenger's words that are kept."""
@@ -25,6 +25,36 @@ class Template:
     components: tuple[Mapping[str, Any], ...] = ()
 
 
+FileKind = Literal["image", "video", "audio", "voice", "animation", "document", "sticker"]
+"""As what a file is shown, where a messenger tells that apart."""
+
+
+def _nowhere() -> BinaryIO:
+    raise FileNotFoundError("this file was not opened for sending")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of a message.
+
+    `size` in bytes, `width` and `height` in pixels (0: not known, or no picture). `inline`: shown within the text, where
+    that can be. `link`: where anybody may fetch it; '' where nobody may. `known`: the messenger's own id for it, from an
+    earlier upload by the same account, or ''. `open`: its content from the beginning, for a caller who closes it.
+    """
+
+    name: str
+    media_type: str
+    size: int
+    kind: FileKind = "document"
+    id: str = ""
+    width: int = 0
+    height: int = 0
+    inline: bool = False
+    link: str = field(default="", repr=False)
+    known: str = field(default="", repr=False)
+    open: Callable[[], BinaryIO] = field(default=_nowhere, repr=False, compare=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Outbound:
     """One message to one address. `key` is the same every time; `nth` counts the times, from 1."""
@@ -34,6 +64,7 @@ class Outbound:
     key: str
     nth: int = 1
     template: Template | None = field(default=None, repr=False)
+    files: tuple[File, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +75,8 @@ class Request:
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     json: Mapping[str, Any] | None = field(default=None, repr=False)
+    form: Sequence[tuple[str, str | File]] = field(default=(), repr=False)
+    """Instead: multipart/form-data, a name and a text or a file each. Files are read as they are sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +87,12 @@ class Note:
     text: str = field(repr=False)
     key: str
     nth: int = 1
+    files: tuple[File, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """What is carried otherwise than by HTTP: a subclass for each way, and `postrider/errands.py` knows who carries it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +172,30 @@ class Unclear:
 
 
 Outcome = Sent | Retry | Rejected | Unclear
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What of a message leaves by one call: files by their index, and whether its text goes with them."""
+
+    files: tuple[int, ...] = ()
+    text: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """How sending a piece ended. `known`: a file's index -> the messenger's id for it, where that is news; '': it is gone."""
+
+    outcome: Outcome
+    known: Mapping[int, str] = field(default_factory=dict)
+
+
+Steps = Generator[Request | Note | Errand, Reply | NoReply, Taken]
+
+
+def unanswered(none: NoReply) -> Retry | Unclear:
+    """What no answer means for what was to be sent."""
+    return Unclear(none.reason) if none.left else Retry(none.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,13 +360,13 @@ class Messenger(Protocol):
     def check_text(self, text: str) -> str | None:
         """Why this text cannot be sent here, or None."""
 
-    def request(self, out: Outbound) -> Request | Note:
+    def request(self, out: Outbound) -> Request | Note | Errand:
         """The call that sends `out`."""
 
     def read(self, reply: Reply) -> Outcome:
         """What `reply` means. Total: any status with any body gives an outcome."""
 
-    def whoami(self) -> Request | None:
+    def whoami(self) -> Request | Errand | None:
         """A call that changes nothing and proves the settings, or None when there is nothing to ask."""
 
     def read_whoami(self, reply: Reply) -> Identity | Retry | Rejected | Unclear:
@@ -316,6 +379,26 @@ class Templates(Protocol):
 
     def check_template(self, template: Template) -> str | None:
         """What is wrong with it, or None."""
+
+
+@runtime_checkable
+class TakesFiles(Protocol):
+    """What an adapter has besides when its messenger takes files."""
+
+    reuses_s: ClassVar[float]
+    """Seconds for which the messenger's id of an uploaded file can be sent instead of it; 0: it gives none."""
+
+    def check_files(self, files: Sequence[File], text: str) -> tuple[int, str] | None:
+        """The first of `files` that cannot be sent with `text`, and why; or None."""
+
+    def notices(self, files: Sequence[File]) -> list[str]:
+        """What whoever sends them should know: which goes otherwise than asked for."""
+
+    def pieces(self, out: Outbound) -> list[Piece]:
+        """Its files and its text, cut into calls, in order; always the same for the same message."""
+
+    def send_piece(self, out: Outbound, piece: Piece) -> Steps:
+        """The calls that send one piece, one after the other; the last of them sends."""
 
 
 @runtime_checkable

@@ -5,23 +5,28 @@ look: `FAILURES`.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from messengers.base import (
+    File,
     Identity,
     NoReply,
     Note,
     Outbound,
     Outcome,
+    Piece,
     Rejected,
     Reply,
     Request,
     Retry,
     Sent,
+    Steps,
+    Taken,
     Unclear,
     by_status,
+    unanswered,
     words,
 )
 
@@ -107,6 +112,7 @@ class Sandbox:
     slower: ClassVar[Mapping[str, float]] = {}
     TEXT_LIMIT: ClassVar[int] = 10_000
     UUID_LIMIT: ClassVar[int] = 200
+    reuses_s: ClassVar[float] = 0
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self | None:
@@ -123,7 +129,20 @@ class Sandbox:
         return None
 
     def request(self, out: Outbound) -> Note:
-        return Note(out.to, out.text, out.key, out.nth)
+        return Note(out.to, out.text, out.key, out.nth, out.files)
+
+    def check_files(self, files: Sequence[File], text: str) -> tuple[int, str] | None:  # noqa: ARG002
+        return None
+
+    def notices(self, files: Sequence[File]) -> list[str]:  # noqa: ARG002
+        return []
+
+    def pieces(self, out: Outbound) -> list[Piece]:
+        return [Piece(tuple(range(len(out.files))), text=True)]
+
+    def send_piece(self, out: Outbound, piece: Piece) -> Steps:  # noqa: ARG002
+        reply = yield self.request(out)
+        return Taken(unanswered(reply) if isinstance(reply, NoReply) else self.read(reply))
 
     def read(self, reply: Reply) -> Outcome:
         match reply.object():

@@ -1,12 +1,12 @@
 """What is refused before anything is kept: recipients nobody can reach, texts nobody takes, times nobody can keep."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from messengers import MESSENGERS
-from messengers.base import Messenger, Template, Templates
+from messengers.base import File, Messenger, TakesFiles, Template, Templates
 from postrider.errors import InvalidRequest, NotFound
 from postrider.guard import Refused
 from postrider.model import Message, NewMessage, Recipient
@@ -35,6 +35,7 @@ class Checks:
             )
         self._recipients(new)
         self._body(new)
+        self._files(new)
         self._callback(new)
         return replace(new, recipients=recipients)
 
@@ -66,11 +67,8 @@ class Checks:
     def _body(self, new: NewMessage) -> None:
         if reason := unstorable(new.body):
             raise InvalidRequest("body", reason)
-        first_of: dict[tuple[str, str], int] = {}
-        for index, recipient in enumerate(new.recipients):
-            first_of.setdefault((recipient.service, recipient.account), index)
         templated = False
-        for key, index in first_of.items():
+        for index, key in _accounts_of(new.recipients):
             adapter: object = self.accounts[key]
             if new.template and isinstance(adapter, Templates):
                 templated = True
@@ -78,11 +76,38 @@ class Checks:
                     raise InvalidRequest("template", reason)
                 continue
             if not new.body.strip():
+                if new.files and not new.body:
+                    continue
                 raise InvalidRequest("body", "must hold more than white space")
             if reason := self.accounts[key].check_text(new.body):
                 raise InvalidRequest("body", f"{reason} (recipients[{index}], {key[0]})")
         if new.template and not templated:
             raise InvalidRequest("template", "is for whatsapp, and no recipient is there")
+
+    def _files(self, new: NewMessage) -> None:
+        if not new.files:
+            return
+        if new.template:
+            raise InvalidRequest(
+                "attachments", "cannot go with a template; name them in its components"
+            )
+        for index, key in _accounts_of(new.recipients):
+            adapter: object = self.accounts[key]
+            whose = f"(recipients[{index}], {key[0]})"
+            if not isinstance(adapter, TakesFiles):
+                raise InvalidRequest("attachments", f"{key[0]} takes no files {whose}")
+            if wrong := adapter.check_files(new.files, new.body):
+                n, reason = wrong
+                raise InvalidRequest(f"attachments[{n}]", f"{reason} {whose}")
+
+    def notices(self, files: Sequence[File], recipients: Sequence[Recipient]) -> list[str]:
+        """What a client should know of how these files go to them."""
+        found = []
+        for _, key in _accounts_of(recipients) if files else ():
+            adapter: object = self.accounts[key]
+            if isinstance(adapter, TakesFiles):
+                found += [f"{key[0]}: {notice}" for notice in adapter.notices(files)]
+        return list(dict.fromkeys(found))
 
     def _callback(self, new: NewMessage) -> None:
         if new.callback_url is None:
@@ -140,6 +165,14 @@ class Checks:
         for check in (unstorable, *(a.check_recipient for a in adapters[:1])):
             if wrong := check(uuid):
                 raise InvalidRequest("uuid", wrong)
+
+
+def _accounts_of(recipients: Sequence[Recipient]) -> list[tuple[int, tuple[str, str]]]:
+    """Each account that sends to them, behind the index of its first."""
+    first_of: dict[tuple[str, str], int] = {}
+    for index, to in enumerate(recipients):
+        first_of.setdefault((to.service, to.account), index)
+    return [(index, key) for key, index in first_of.items()]
 
 
 def _unsendable(template: Template) -> str | None:

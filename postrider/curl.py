@@ -2,17 +2,20 @@
 
 import asyncio
 import functools
+import logging
 import select
 import selectors
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import certifi
 import pycurl
 
 from messengers import sandbox
-from messengers.base import NoReply, Note, Reply, Request
+from messengers.base import Errand, NoReply, Note, Reply, Request
+from postrider.errands import Errands
 from postrider.transport import (
     CONNECT_S,
     CUT_OFF,
@@ -21,10 +24,13 @@ from postrider.transport import (
     NOT_KEPT,
     READ_S,
     WHOLE_S,
+    FormBody,
     Inbox,
     body_of,
     headers_of,
     kept,
+    unreadable,
+    upload_s,
 )
 
 LOOK_S = 1.0
@@ -32,8 +38,12 @@ LOOK_S = 1.0
 KEPT_CONNECTIONS = 512
 KEPT_CALLS = 100
 """Handles kept for the next call: each takes tens of kilobytes."""
+ERRANDS = 32
+"""Errands that are run at once."""
 KEPT_ALIVE_S = 15
 """Seconds for which an idle connection is used again: shorter than servers close them after."""
+
+log = logging.getLogger("postrider.curl")
 
 Done = Callable[[Reply | NoReply], None]
 
@@ -104,6 +114,8 @@ class Concurrent:
         self._idle: list[_Call] = []
         self._busy: dict[pycurl.Curl, _Call] = {}
         self._notes: set[asyncio.Task[None]] = set()
+        self._errands = Errands(tls_verify=tls_verify)
+        self._threads = ThreadPoolExecutor(ERRANDS, "errand")
         self._look = self._loop.call_later(LOOK_S, self._end_the_silent)
 
     def _new_multi(self) -> pycurl.CurlMulti:
@@ -121,23 +133,40 @@ class Concurrent:
         self._loop.remove_reader(self._sockets)
         if self._timer:
             self._timer.cancel()
-        for curl in self._busy:
+        for curl, call in self._busy.items():
             self._multi.remove_handle(curl)
+            call.close_form()
         self._busy.clear()
         self._multi.close()
         self._sockets.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def start(self, request: Request | Note, done: Done) -> None:
+    def start(self, request: Request | Note | Errand, done: Done) -> None:
         """Sends, and calls `done` once with what came back. Raises ValueError for what is no request at all."""
-        if isinstance(request, Note):
-            task = self._loop.create_task(self._keep(request, done))
+        if not isinstance(request, Request):
+            way = (
+                self._keep(request, done) if isinstance(request, Note) else self._run(request, done)
+            )
+            task = self._loop.create_task(way)
             self._notes.add(task)
             task.add_done_callback(self._notes.discard)
             return
         call = self._idle.pop() if self._idle else _Call(tls_verify=self._tls_verify)
-        call.prepare(request, done)
+        try:
+            call.prepare(request, done)
+        except OSError as error:
+            self._loop.call_soon(done, unreadable(error))
+            return
         self._busy[call.curl] = call
         self._multi.add_handle(call.curl)
+
+    async def _run(self, errand: Errand, done: Done) -> None:
+        try:
+            reply = await self._loop.run_in_executor(self._threads, self._errands.carry, errand)
+        except Exception:
+            log.exception("an errand broke")
+            reply = NoReply(left=True, reason="internal error")
+        done(reply)
 
     async def _keep(self, note: Note, done: Done) -> None:
         answer = sandbox.answer(note)
@@ -213,6 +242,7 @@ class Concurrent:
         call = self._busy.pop(curl)
         outcome, done = call.outcome(error), call.done
         self._multi.remove_handle(curl)
+        call.close_form()
         if len(self._idle) < KEPT_CALLS:
             self._idle.append(call)
         done(outcome)
@@ -244,6 +274,7 @@ class _Call:
         self._url = ""
         self._headers: Mapping[str, str] | None = None
         self._body = b""
+        self._form: FormBody | None = None
         self._chunks: list[bytes] = []
         self._left = 0
         self._method = ""
@@ -254,33 +285,55 @@ class _Call:
         self._chunks = []
         self._left = MAX_REPLY
         self._head.clear()
-        self._come, self._since_s = (-1, 0), 0.0
+        self._come, self._since_s = (-1, 0, 0), 0.0
+        self._given = 0
         self._body = body_of(request) or b""
+        self._form = FormBody(request.form) if request.form else None
+        if self._form:
+            self.curl.setopt(pycurl.TIMEOUT_MS, int((WHOLE_S + upload_s(request)) * 1000))
         if request.method != self._method:
             self._method = request.method
             self._headers = None
             self.curl.setopt(pycurl.POST if request.method == "POST" else pycurl.HTTPGET, 1)
         if request.method == "POST":
-            self.curl.setopt(pycurl.POSTFIELDSIZE, len(self._body))
+            length = self._form.len if self._form else len(self._body)
+            self.curl.setopt(pycurl.POSTFIELDSIZE_LARGE, length)
         if request.url != self._url:
             self.curl.setopt(pycurl.URL, request.url.encode())
             self._url = request.url
-        if request.headers != self._headers:
+        if request.headers != self._headers or self._form:
             headers = {**headers_of(request), "Expect": ""}
+            if self._form:
+                headers["Content-Type"] = self._form.content_type
             self.curl.setopt(
                 pycurl.HTTPHEADER, [f"{k}: {v}" if v else f"{k}:" for k, v in headers.items()]
             )
-            self._headers = request.headers
+            self._headers = None if self._form else request.headers
+
+    def close_form(self) -> None:
+        """Closes the files that it sent, if any."""
+        if self._form:
+            self._form.close()
+            self._form = None
+            self.curl.setopt(pycurl.TIMEOUT_MS, int(WHOLE_S * 1000))
 
     def is_silent(self, now_s: float) -> bool:
-        """Whether nothing has come for READ_S."""
-        come = (len(self._head), self._left)
+        """Whether nothing has come for READ_S, nor gone."""
+        come = (len(self._head), self._left, self._given)
         if come != self._come:
             self._come, self._since_s = come, now_s
         return now_s - self._since_s >= READ_S
 
-    def _give(self, most: int) -> bytes:
-        part, self._body = self._body[:most], self._body[most:]
+    def _give(self, most: int) -> bytes | int:
+        if self._form:
+            try:
+                part = self._form.read(most)
+            except OSError as error:
+                unreadable(error)
+                return pycurl.READFUNC_ABORT
+        else:
+            part, self._body = self._body[:most], self._body[most:]
+        self._given += len(part)
         return part
 
     def _take(self, chunk: bytes) -> int:

@@ -89,7 +89,7 @@ class Summary:
     @property
     def state(self) -> MessageState:
         """The message's own state."""
-        return message_state(self.counts)
+        return message_state(self.counts, partial=self.message.partial)
 
 
 class Finder:

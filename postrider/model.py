@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-from messengers.base import Template
+from messengers.base import File, FileKind, Template
 from postrider.windows import Window
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -94,8 +94,8 @@ MessageState = Literal[
 ]
 
 
-def message_state(counts: Mapping[State, int]) -> MessageState:
-    """A message's own state, out of how many of its deliveries stand where."""
+def message_state(counts: Mapping[State, int], *, partial: bool = False) -> MessageState:
+    """A message's own state, out of how many of its deliveries stand where; `partial`: one that failed has gone in part."""
     total = sum(counts.values())
     gone = sum(counts.get(state, 0) for state in (_S.SENT, _S.DELIVERED, _S.READ))
     untouched = sum(counts.get(state, 0) for state in (_S.SCHEDULED, _S.PAUSED))
@@ -105,7 +105,7 @@ def message_state(counts: Mapping[State, int]) -> MessageState:
         return "scheduled"
     if untouched or moving:
         return "sending"
-    if gone:
+    if gone or (partial and counts.get(_S.FAILED)):
         return "delivered" if gone == total else "partially_delivered"
     return "cancelled" if cancelled == total else "failed"
 
@@ -236,8 +236,26 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """What a client names as a file of a message: an uploaded one by its id, or a URL.
+
+    What is behind `url` is fetched by us, or with `link` by the messenger itself. `name`, `kind`: instead of the file's own.
+    """
+
+    file: str = ""
+    url: str = field(default="", repr=False)
+    link: bool = False
+    name: str = ""
+    kind: FileKind | None = None
+    inline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class NewMessage:
-    """What a client asks to send. `send_at` is aware UTC, `send_in_s` counts from acceptance; both None: at once."""
+    """What a client asks to send. `send_at` is aware UTC, `send_in_s` counts from acceptance; both None: at once.
+
+    `attachments` are what is asked for, `files` what was found there.
+    """
 
     body: str = field(repr=False)
     recipients: tuple[Recipient, ...]
@@ -253,6 +271,8 @@ class NewMessage:
     dedupe_within_s: float | None = None
     callback_url: str | None = field(default=None, repr=False)
     callback_format: CallbackFormat = "event"
+    attachments: tuple[Attachment, ...] = ()
+    files: tuple[File, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +291,9 @@ class Message:
     reference: str = ""
     tags: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
+    files: tuple[File, ...] = ()
+    partial: bool = False
+    """Of one of its deliveries some files have gone, and others were refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +307,14 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What became of one piece of a delivery: `outcome` as of an attempt, with the provider's id or the reason."""
+
+    outcome: str
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """A delivery that is ours to send, until its lease runs out.
 
@@ -292,7 +323,8 @@ class Claim:
     `how`: `probe` finds out whether a paused account may send again, `alone` goes by itself because a worker died with it,
     `suppressed` goes nowhere;
     `deaths` counts the lone attempts that ended so, too, and is None for one that no worker died with. `held_at`: when it,
-    or what shares its account, was last kept waiting by a rate or a pause (s), or 0.
+    or what shares its account, was last kept waiting by a rate or a pause (s), or 0. `files`: its message's, ready to be
+    sent; `waits`: somebody else uploads one of them now. `parts`: what earlier attempts did with each piece.
     """
 
     job_id: str
@@ -305,6 +337,9 @@ class Claim:
     how: Literal["", "probe", "alone", "suppressed"] = ""
     deaths: int | None = None
     held_at: float = 0.0
+    files: tuple[File, ...] = ()
+    waits: bool = False
+    parts: tuple[Part | None, ...] = ()
 
     @property
     def alarm(self) -> int:
@@ -327,6 +362,8 @@ class Attempt:
     outcome: str
     reason: str = ""
     provider_id: str = ""
+    parts: tuple[Part | None, ...] = ()
+    """What has become of each piece so far, where there are several."""
 
 
 class Signal(StrEnum):
@@ -349,7 +386,8 @@ class Verdict:
     whether the attempt uses up one of the retries. `attempt` is None when nothing was tried. `signal` is what its account
     learns, `pause_s` for how long it is to wait (None: as long as we see fit). `deaths`: it is to be sent alone.
     `mark`: what its receipts will be known by (records.mark); empty where there are none. `dead`: nothing is to be sent to
-    its address any more. `kind`: how the attempt ended, in one of a few words, for counting; '' for none.
+    its address any more. `kind`: how the attempt ended, in one of a few words, for counting; '' for none. `known`: a file's
+    index -> the messenger's id for it, where that is news.
     """
 
     claim: Claim
@@ -364,6 +402,7 @@ class Verdict:
     kind: str = ""
     mark: bytes = b""
     dead: bool = False
+    known: Mapping[int, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

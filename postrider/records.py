@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from messengers.base import Receipt, Template
+from messengers.base import File, Receipt, Template
 from postrider.errors import InvalidRequest
 from postrider.model import (
     LETTERS,
@@ -19,6 +19,7 @@ from postrider.model import (
     Claim,
     Delivery,
     Message,
+    Part,
     Priority,
     ReceiptKept,
     Recipient,
@@ -29,7 +30,10 @@ from postrider.model import (
 )
 from postrider.windows import Window
 
-SENT_WITH = (b"body", b"accepted", b"due", b"timed", b"total", b"template", b"more", b"owner")
+SENT_WITH = (
+    *(b"body", b"accepted", b"due", b"timed", b"total", b"template", b"more", b"owner"),
+    *(b"files", b"partial"),
+)
 """What the scripts give of a message to whoever sends its deliveries, in this order."""
 
 RECIPIENT_BUCKETS = 16_384
@@ -78,6 +82,9 @@ def message_fields(m: Message, further: Mapping[str, str]) -> list[str]:
         fields["reference"] = m.reference
     if m.tags:
         fields["tags"] = _as_json(m.tags)
+    if m.files:
+        fields["files"] = _as_json([_file_fields(file) for file in m.files])
+        fields["file_ids"] = " ".join(dict.fromkeys(file.id for file in m.files if file.id))
     fields |= {name: value for name, value in further.items() if value}
     return [part for field in fields.items() for part in field]
 
@@ -96,7 +103,9 @@ def message(mid: str, flat: Sequence[bytes]) -> Message:
 
 
 def _message(mid: str, fields: Mapping[bytes, Any]) -> Message:
-    template, more, tags = (fields.get(name) for name in (b"template", b"more", b"tags"))
+    template, more, tags, files = (
+        fields.get(name) for name in (b"template", b"more", b"tags", b"files")
+    )
     name, language, components = json.loads(template) if template else ("", "", [])
     return Message(
         id=mid,
@@ -111,7 +120,24 @@ def _message(mid: str, fields: Mapping[bytes, Any]) -> Message:
         reference=(fields.get(b"reference") or b"").decode(),
         tags=tuple(json.loads(tags)) if tags else (),
         services=tuple((fields.get(b"services") or b"").decode().split()),
+        files=tuple(File(**told) for told in json.loads(files)) if files else (),
+        partial=bool(fields.get(b"partial")),
     )
+
+
+def _file_fields(file: File) -> dict[str, Any]:
+    """What is kept of a file with its message."""
+    told = {
+        name: getattr(file, name)
+        for name in ("id", "width", "height", "inline", "link")
+        if getattr(file, name)
+    }
+    return {
+        "name": file.name,
+        "media_type": file.media_type,
+        "size": file.size,
+        "kind": file.kind,
+    } | told
 
 
 def _more(terms: Terms) -> dict[str, Any]:
@@ -189,13 +215,14 @@ def claims(now: bytes, rows: Sequence[Any], messages_: Sequence[Any]) -> Iterato
 
 
 def attempt_line(v: Verdict) -> str:
-    """An attempt as it is kept: started, ended, outcome, reason, provider's id."""
+    """An attempt as it is kept: started, ended, outcome, reason, provider's id; and what became of each piece, if several."""
     a = v.attempt
     if a is None:
         return ""
-    return _as_json(
-        (a.started_at.timestamp(), a.ended_at.timestamp(), a.outcome, a.reason, a.provider_id)
-    )
+    line = (a.started_at.timestamp(), a.ended_at.timestamp(), a.outcome, a.reason, a.provider_id)
+    if not a.parts:
+        return _as_json(line)
+    return _as_json((*line, [part and (part.outcome, part.said) for part in a.parts]))
 
 
 def receipt_line(receipt: Receipt, now: datetime) -> str:
@@ -206,11 +233,13 @@ def receipt_line(receipt: Receipt, now: datetime) -> str:
 def receipts(raw: bytes | None) -> list[ReceiptKept]:
     """The receipts among these lines, in the order in which they changed something."""
     lines = [json.loads(line) for line in (raw or b"").splitlines()]
-    return [ReceiptKept(moment(at), State(state), why) for at, state, why in _of_length(3, lines)]
+    return [
+        ReceiptKept(moment(at), State(state), why) for at, state, why in _of_length((3,), lines)
+    ]
 
 
-def _of_length(count: int, lines: list[list[Any]]) -> list[list[Any]]:
-    return [line for line in lines if len(line) == count]
+def _of_length(lengths: Sequence[int], lines: list[list[Any]]) -> list[list[Any]]:
+    return [line for line in lines if len(line) in lengths]
 
 
 def mark(account: str, provider_id: str, to: str = "") -> bytes:
@@ -223,9 +252,25 @@ def attempts(raw: bytes | None) -> list[Attempt]:
     """The attempts that these lines tell of, in the order in which they were recorded."""
     lines = [json.loads(line) for line in (raw or b"").splitlines()]
     return [
-        Attempt(moment(started), moment(ended), outcome, reason, provider_id)
-        for started, ended, outcome, reason, provider_id in _of_length(5, lines)
+        Attempt(moment(started), moment(ended), outcome, reason, provider_id, _parts(more))
+        for started, ended, outcome, reason, provider_id, *more in _of_length((5, 6), lines)
     ]
+
+
+def _parts(told: list[Any]) -> tuple[Part | None, ...]:
+    return tuple(part and Part(*part) for part in told[0]) if told else ()
+
+
+def parts(raw: bytes | None) -> tuple[Part | None, ...]:
+    """What the attempts that these lines tell of have done with each piece: what has gone has gone."""
+    found: tuple[Part | None, ...] = ()
+    for attempt in attempts(raw):
+        if not found:
+            found = attempt.parts
+        elif attempt.parts:
+            both = zip(found, attempt.parts, strict=True)
+            found = tuple(old if old and old.outcome == "sent" else new for old, new in both)
+    return found
 
 
 def event_line(

@@ -2,8 +2,10 @@
 
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -11,27 +13,34 @@ from zoneinfo import ZoneInfo
 
 from messengers.base import (
     Broadcast,
+    Errand,
+    File,
     Messenger,
     NoReply,
     Note,
     Outbound,
     Outcome,
+    Rejected,
     Reply,
     Request,
     Retry,
     Sent,
+    Taken,
+    TakesFiles,
     Unclear,
 )
 from postrider import records, verdicts
 from postrider.accounts import Accounts
 from postrider.counts import Counts
 from postrider.errors import Unavailable
+from postrider.files import Files
 from postrider.limits import Limits, limits_of
-from postrider.model import Claim, NewMessage, Signal, State, Verdict
+from postrider.model import Claim, NewMessage, Part, Signal, State, Verdict
 from postrider.records import account_key
 from postrider.settings import Settings
 from postrider.store import Claimed, Store
 from postrider.transport import Transport
+from postrider.uploads import Uploads
 
 log = logging.getLogger("postrider.sender")
 
@@ -41,10 +50,13 @@ STOCK_LEASE_S = 55.0
 """A stock worker cannot renew its lease: longer than any attempt (transport.WHOLE_S), and recording it."""
 AWAY_S = 0.5
 """Seconds between tries while Redis is away."""
+RENEW_S = 15.0
+UPLOADED_S = 1.0
+"""Seconds after which is looked again whether somebody else's upload of a file has ended."""
 RECORD_WITHIN_S = 20.0
 """Seconds for which a stock worker tries to record; with the attempt itself still under its lease."""
 
-Exchange = Generator[Request | Note, Reply | NoReply, list[Verdict]]
+Exchange = Generator[Request | Note | Errand, Reply | NoReply, list[Verdict]]
 
 
 class DeliveryFailed(Exception):
@@ -63,11 +75,14 @@ class Sender:
         settings: Settings,
         accounts: Mapping[tuple[str, str], Messenger],
         counts: Counts,
+        files: Files,
     ) -> None:
         self.store = store
         self.settings = settings
         self.accounts = accounts
         self.counts = counts
+        self.files = files
+        self.uploads = Uploads(store.redis, files, accounts)
         paces = accounts.paces if isinstance(accounts, Accounts) else {}
         self.limits = {
             key: limits_of(adapter, settings, paces.get(key)) for key, adapter in accounts.items()
@@ -75,6 +90,8 @@ class Sender:
 
     def receivers(self, new: NewMessage) -> int | None:
         """How many recipients of `new` one call reaches, where calls reach several."""
+        if new.files:
+            return 1
         several: dict[tuple[str, str], list[str]] = {}
         for to in new.recipients:
             if self.limits[to.service, to.account].receivers > 1:
@@ -101,7 +118,7 @@ class Sender:
         The same `nonce` again, after an answer that was lost, gives the same claims. `busy`: how many older ones are at
         work. `alone`: whether one may be among them that goes by itself.
         """
-        return self.store.claim(
+        claimed = self.store.claim(
             worker,
             nonce or secrets.token_hex(8),
             self._specs(free),
@@ -109,6 +126,7 @@ class Sender:
             busy=busy,
             alone=alone,
         )
+        return replace(claimed, claims=self.uploads.ready(claimed.claims))
 
     def _specs(self, free: Mapping[tuple[str, str], int] | int) -> dict[str, Any]:
         offset = datetime.now(ZoneInfo(self.settings.tz)).utcoffset() or timedelta()
@@ -124,7 +142,7 @@ class Sender:
         together: dict[tuple[str, str, str], list[Claim]] = {}
         for claim in claims:
             to = claim.recipient
-            if self.limits[to.service, to.account].receivers == 1 or claim.how:
+            if self.limits[to.service, to.account].receivers == 1 or claim.how or claim.files:
                 yield (claim,)
             else:
                 together.setdefault((claim.message.id, to.service, to.account), []).append(claim)
@@ -147,6 +165,8 @@ class Sender:
             return forbidden + [verdicts.handed_back(c) for c in claims if c.job_id not in allowed]
         to = claims[0].recipient
         adapter = self.accounts[to.service, to.account]
+        if claims[0].files:
+            return [(yield from self._attempt_files(claims[0], adapter, started))]
         left = False
         try:
             outs = [_outbound(claim) for claim in claims]
@@ -163,6 +183,43 @@ class Sender:
             broke = NoReply(left, "internal error")
             outcomes = self._outcomes(adapter, broke, [_outbound(claim) for claim in claims])
             return _one_sign([self.verdict(c, o) for c, o in zip(claims, outcomes, strict=True)])
+
+    def _attempt_files(
+        self, claim: Claim, adapter: object, started: float
+    ) -> Generator[Request | Note | Errand, Reply | NoReply, Verdict]:
+        """One try at a message with files: each of its pieces that has not gone, until one cannot go now."""
+        if claim.waits:
+            return verdicts.waits_for_upload(claim, UPLOADED_S)
+        if not isinstance(adapter, TakesFiles):  # it was another one when this was accepted
+            return self.verdict(claim, Rejected("takes no files"))
+        out = _outbound(claim)
+        pieces = adapter.pieces(out)
+        parts: list[Part | None]
+        parts = [*claim.parts] if len(claim.parts) == len(pieces) else [None] * len(pieces)
+        known: dict[int, str] = {}
+        last: Outcome = Unclear("nothing was left to send")
+        for n, piece in enumerate(pieces):
+            done = parts[n]
+            if done and done.outcome == "sent":
+                last = Sent(done.said)
+                continue
+            try:
+                taken = yield from adapter.send_piece(out, piece)
+            except Exception:
+                log.exception("delivery %s: the attempt broke", claim.delivery_id)
+                taken = Taken(Unclear("internal error"))
+            known |= taken.known
+            last = taken.outcome
+            parts[n] = Part(type(last).__name__.lower(), _said(last))
+            if isinstance(last, Retry | Unclear):
+                break
+            if known:  # one file may stand in several pieces
+                out = replace(out, files=_with_known(out.files, known))
+        took_s = time.monotonic() - started
+        found = self.verdict(claim, verdicts.of_pieces(parts, last), took_s)
+        if found.attempt and len(parts) > 1:
+            found = replace(found, attempt=replace(found.attempt, parts=tuple(parts)))
+        return replace(found, known=known)
 
     def _outcomes(
         self, adapter: Messenger, reply: Reply | NoReply, outs: Sequence[Outbound]
@@ -206,19 +263,41 @@ class Sender:
         claim = self.store.claim_one(job_id, self._specs(1), STOCK_LEASE_S)
         if claim is None:
             return
+        (claim,) = self.uploads.ready([claim])
         exchange = self.attempt([claim])
         try:
-            request = next(exchange)
-            self.counts.left(claim.at.timestamp(), [([claim], time.monotonic() - asked_at)])
-            exchange.send(transport.send(request))
+            with self._held(claim):
+                request = next(exchange)
+                self.counts.left(claim.at.timestamp(), [([claim], time.monotonic() - asked_at)])
+                while True:
+                    request = exchange.send(transport.send(request))
         except StopIteration as stop:
             (verdict,) = stop.value
-            self._record_patiently(verdict)
-            self.counts.flush()
-            if verdict.state is State.FAILED and verdict.attempt:
-                raise DeliveryFailed(verdict.attempt.reason) from None
+        self._record_patiently(verdict)
+        self.counts.flush()
+        if verdict.state is State.FAILED and verdict.attempt:
+            raise DeliveryFailed(verdict.attempt.reason)
+
+    @contextmanager
+    def _held(self, claim: Claim) -> Iterator[None]:
+        """Renews the lease of a claim whose files may take longer than it to be sent."""
+        if not claim.files:
+            yield
             return
-        raise AssertionError("an attempt makes one request")
+        ended = threading.Event()
+
+        def renew() -> None:
+            while not ended.wait(RENEW_S):
+                with suppress(Unavailable):
+                    self.store.renew([claim.job_id], STOCK_LEASE_S)
+
+        thread = threading.Thread(target=renew, daemon=True, name="renew")
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def _record_patiently(self, verdict: Verdict) -> None:
         """Records, also when Redis is away for a moment: what was sent must not be sent again."""
@@ -244,6 +323,7 @@ class Sender:
             worked_s=worked_s,
         )
         self.counts.ended(verdicts, moved)
+        self.uploads.learn(verdicts)
         return moved
 
     def settle_overdue(self) -> None:
@@ -255,7 +335,19 @@ class Sender:
 
 def _outbound(claim: Claim) -> Outbound:
     message = claim.message
-    return Outbound(claim.to, message.body, claim.delivery_id, claim.alarm + 1, message.template)
+    return Outbound(
+        claim.to, message.body, claim.delivery_id, claim.alarm + 1, message.template, claim.files
+    )
+
+
+def _said(outcome: Outcome) -> str:
+    return outcome.provider_id if isinstance(outcome, Sent) else outcome.reason
+
+
+def _with_known(files: Sequence[File], known: Mapping[int, str]) -> tuple[File, ...]:
+    return tuple(
+        replace(file, known=known.get(index, file.known)) for index, file in enumerate(files)
+    )
 
 
 def _one_sign(found: list[Verdict]) -> list[Verdict]:
@@ -270,7 +362,7 @@ def _one_sign(found: list[Verdict]) -> list[Verdict]:
     ]
 
 
-def _request(adapter: Messenger, outs: Sequence[Outbound]) -> Request | Note:
+def _request(adapter: Messenger, outs: Sequence[Outbound]) -> Request | Note | Errand:
     several: object = adapter
     if len(outs) > 1 and isinstance(several, Broadcast):
         return several.broadcast(outs)

@@ -1,5 +1,6 @@
 """The use cases: accept, change, list, purge, sweep. Knows no HTTP server and no queue's format."""
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from postrider.errors import (
     PostriderError,
     Unavailable,
 )
+from postrider.files import Files
 from postrider.finding import Finder, Found, Summary, Wanted
 from postrider.ledger import Ledger
 from postrider.model import Client, Message, NewMessage, Recipient, State, Terms, new_message_id
@@ -66,7 +68,8 @@ class Service:
         self.outbox = Outbox(store.redis)
         self.alerts = Alerts(store.redis, settings)
         self.checks = Checks(settings, accounts)
-        self.sender = Sender(store, settings, accounts, self.counts)
+        self.files = Files(store.redis, settings.data_dir / "files")
+        self.sender = Sender(store, settings, accounts, self.counts, self.files)
         self.webhooks = Webhooks(store, settings, accounts)
         self.inbox = self.webhooks.inbox
         self.receipts = self.webhooks.receipts
@@ -84,7 +87,7 @@ class Service:
         Gives it back with the recipients it has, exact duplicates dropped. With `once` a repeated call gives what the first
         one gave. Raises InvalidRequest, IdempotencyConflict, Unavailable.
         """
-        asked = self.checks.message(new)
+        asked = self.checks.message(self.with_files(new))
         recipients = asked.recipients
         now = self.store.now()
         new = _timed(asked, now)
@@ -109,6 +112,12 @@ class Service:
         with suppress(Unavailable):  # the message itself tells
             self.repeats.end(new.owner, once, message_id, accepted=True)
         return message, recipients
+
+    def with_files(self, new: NewMessage) -> NewMessage:
+        """`new` with the files that it names. Raises InvalidRequest."""
+        if not new.attachments:
+            return new
+        return replace(new, files=self.files.resolve(new.attachments, new.owner))
 
     def accept_occurrence(self, new: NewMessage, message_id: str, schedule: str) -> None:
         """Takes the message that `schedule` plans under this id, also one whose time is past.
@@ -246,7 +255,10 @@ class Service:
 
     def keep_note(self, note: Note) -> None:
         """Puts a sandbox message into the inbox."""
-        self.inbox.keep_note(note.key, {"uuid": note.to, "text": note.text})
+        told = {"uuid": note.to, "text": note.text}
+        if note.files:
+            told["files"] = json.dumps([[f.name, f.media_type, f.size, f.id] for f in note.files])
+        self.inbox.keep_note(note.key, told)
 
     def notes(
         self, limit: int, after: float | None = None
@@ -293,6 +305,7 @@ class Service:
         if rescued := self.store.rescue(RESCUE_AFTER_S):
             log.warning("armed %d deliveries anew that stood in no list", rescued)
         self.schedules.sweep()
+        self.files.sweep(now)
 
 
 def _timed(new: NewMessage, now: datetime) -> NewMessage:

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -39,10 +39,16 @@ def message(summary: Summary, zone: ZoneInfo) -> dict[str, Any]:
         "expires_at": iso(m.terms.expires_at),
         "total": m.total,
         "counts": {state.value: n for state, n in sorted(summary.counts.items())},
+        "files": [
+            {name: getattr(file, name) for name in ("id", "name", "media_type", "size", "kind")}
+            for file in m.files
+        ],
     }
 
 
-def accepted(m: Message, recipients: tuple[Recipient, ...], zone: ZoneInfo) -> dict[str, Any]:
+def accepted(
+    m: Message, recipients: tuple[Recipient, ...], zone: ZoneInfo, notices: Sequence[str] = ()
+) -> dict[str, Any]:
     """An accepted message: what the first call answered, however often it is asked again."""
     state = State.SCHEDULED.value if m.timed else QUEUED
     shown = message(Summary(m, {State.SCHEDULED: m.total}), zone)
@@ -50,6 +56,7 @@ def accepted(m: Message, recipients: tuple[Recipient, ...], zone: ZoneInfo) -> d
         {"id": f"{m.id}-{n}", "uuid": to.uuid, "service": to.service, "state": state}
         for n, to in enumerate(recipients[:SHOWN])
     ]
+    shown["notices"] = list(notices)
     return shown
 
 
@@ -73,7 +80,7 @@ def delivery(found: Found, now: datetime) -> dict[str, Any]:
     }
 
 
-def attempt(a: Attempt) -> dict[str, str]:
+def attempt(a: Attempt) -> dict[str, Any]:
     """One try."""
     return {
         "started_at": a.started_at.isoformat(),
@@ -81,6 +88,7 @@ def attempt(a: Attempt) -> dict[str, str]:
         "outcome": a.outcome,
         "reason": a.reason,
         "provider_id": a.provider_id,
+        "parts": [part and asdict(part) for part in a.parts] or None,
     }
 
 

@@ -148,6 +148,7 @@ def accepted(message_id: str, new: NewMessage, now: datetime) -> Message:
         owner=new.owner,
         reference=new.reference,
         tags=new.tags,
+        files=new.files,
     )
 
 
@@ -161,6 +162,10 @@ def _demand_ok(told: str) -> None:
     """Raises what accept.lua's answer means, unless that is `ok`."""
     if told == "ok":
         return
+    if told == "gone":
+        raise InvalidRequest(
+            "attachments", "one of these files is no longer there; upload it again"
+        )
     if told == "over":
         raise IllegalTransition("its schedule has this message, or no longer plans it")
     over, _, most = told.partition(" ")

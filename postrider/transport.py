@@ -7,22 +7,26 @@ may turn into a GET), neither waits without limit, and no reason given here hold
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from typing import Protocol
+from contextlib import ExitStack, closing
+from typing import BinaryIO, Protocol
 
 import requests
 import urllib3
+from requests_toolbelt import MultipartEncoder  # type: ignore[import-untyped]
 
 from messengers import sandbox
-from messengers.base import NoReply, Note, Reply, Request
+from messengers.base import Errand, File, NoReply, Note, Reply, Request
+from postrider.errands import Errands
 from postrider.errors import Unavailable
 
 CONNECT_S = 5.0
 READ_S = 10.0
 WHOLE_S = 30.0
-"""Seconds for one attempt, whatever the other side does."""
+"""Seconds for one attempt, whatever the other side does; and one more for each `BYTES_A_S` of files."""
+BYTES_A_S = 256 * 1024
 MAX_REPLY = 64 * 1024
 """Bytes of a reply that are read; what is longer is cut, and then means nothing."""
 
@@ -37,7 +41,7 @@ log = logging.getLogger("postrider.transport")
 class Transport(Protocol):
     """Carries one request."""
 
-    def send(self, request: Request | Note) -> Reply | NoReply:
+    def send(self, request: Request | Note | Errand) -> Reply | NoReply:
         """What came back. Never raises for anything the network or the other side does."""
 
 
@@ -51,11 +55,60 @@ def body_of(request: Request) -> bytes | None:
 
 
 def headers_of(request: Request) -> dict[str, str]:
-    """What is sent as its headers."""
+    """What is sent as its headers, but for a form's type."""
     headers = {"Accept-Encoding": "identity", "User-Agent": "postrider", **request.headers}
     if request.json is not None:
         headers["Content-Type"] = "application/json"
     return headers
+
+
+class FormBody:
+    """A form as it is sent, its files read part by part: `read`, `len` bytes in all, `content_type`; to be closed.
+
+    requests-toolbelt's encoder: it streams, and both of our clients take what has a `read`.
+    """
+
+    def __init__(self, form: Sequence[tuple[str, str | File]]) -> None:
+        self._files = ExitStack()
+        fields: list[tuple[str, object]] = []
+        for name, value in form:
+            if isinstance(value, str):
+                fields.append((name, value))
+                continue
+            content = _Content(self._files.enter_context(value.open()), value.size)
+            fields.append((name, (value.name, content, value.media_type)))
+        self._encoder = MultipartEncoder(fields)
+        self.content_type: str = self._encoder.content_type
+        self.len: int = self._encoder.len
+
+    def read(self, most: int = -1) -> bytes:
+        """The next bytes."""
+        part: bytes = self._encoder.read(most)
+        return part
+
+    def close(self) -> None:
+        """Closes its files."""
+        self._files.close()
+
+
+class _Content:
+    """A file's content, of a length that is known before it is read. What has been cut since is an error."""
+
+    def __init__(self, content: BinaryIO, size: int) -> None:
+        self._content = content
+        self.len = size
+
+    def read(self, most: int = -1) -> bytes:
+        part = self._content.read(self.len if most < 0 else min(most, self.len))
+        if not part and self.len and most:
+            raise OSError("a file has become shorter since it was uploaded")
+        self.len -= len(part)
+        return part
+
+
+def upload_s(request: Request) -> float:
+    """Seconds that its files add to the limit of an attempt."""
+    return sum(v.size for _, v in request.form if not isinstance(v, str)) / BYTES_A_S
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:
@@ -67,14 +120,17 @@ class Blocking:
 
     def __init__(self, inbox: Inbox, *, tls_verify: bool = True) -> None:
         self._inbox = inbox
+        self._errands = Errands(tls_verify=tls_verify)
         self._session = requests.Session()
         self._session.verify = tls_verify
         self._session.trust_env = False
         # requests bounds each read, not their sum: a thread that is left behind bounds the whole
         self._threads = ThreadPoolExecutor(1, "send")
 
-    def send(self, request: Request | Note) -> Reply | NoReply:
+    def send(self, request: Request | Note | Errand) -> Reply | NoReply:
         """What came back."""
+        if isinstance(request, Errand):
+            return self._errands.carry(request)
         if isinstance(request, Note):
             answer = sandbox.answer(request)
             if answer.keeps and not kept(self._inbox, request):
@@ -82,19 +138,33 @@ class Blocking:
             time.sleep(answer.after_s)
             return answer.reply
         try:
-            return self._threads.submit(self._exchange, request).result(WHOLE_S)
+            limit_s = WHOLE_S + upload_s(request)
+            return self._threads.submit(self._exchange, request).result(limit_s)
         except FutureTimeoutError:
             self._threads.shutdown(wait=False)
             self._threads = ThreadPoolExecutor(1, "send")
             return NoReply(left=True, reason=NO_ANSWER)
 
     def _exchange(self, request: Request) -> Reply | NoReply:
+        if not request.form:
+            return self._sent(request, body_of(request), headers_of(request))
+        try:
+            body = FormBody(request.form)
+        except OSError as error:
+            return unreadable(error)
+        with closing(body):
+            headers = headers_of(request) | {"Content-Type": body.content_type}
+            return self._sent(request, body, headers)
+
+    def _sent(
+        self, request: Request, body: bytes | FormBody | None, headers: Mapping[str, str]
+    ) -> Reply | NoReply:
         try:
             with self._session.request(
                 request.method,
                 request.url,
-                data=body_of(request),
-                headers=headers_of(request),
+                data=body,
+                headers=headers,
                 timeout=(CONNECT_S, READ_S),
                 allow_redirects=False,
                 stream=True,
@@ -109,6 +179,12 @@ class Blocking:
             return NoReply(left=True, reason=NO_ANSWER)
         except (requests.RequestException, urllib3.exceptions.HTTPError):
             return NoReply(left=True, reason=CUT_OFF)
+
+
+def unreadable(error: OSError) -> NoReply:
+    """No answer, as a file of the request is not there."""
+    log.error("a file cannot be read: %s", error.strerror or error)
+    return NoReply(left=False, reason="a file of it cannot be read")
 
 
 def _not_connected(error: requests.ConnectionError) -> NoReply | None:

@@ -3,11 +3,12 @@
 Waiting for a pause, a rate limit or an open breaker uses up no try; only what the messenger did with this one delivery does.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
 from messengers.base import Outcome, Rejected, Retry, Sent, Unclear
-from postrider.model import Attempt, Claim, Signal, State, Verdict
+from postrider.model import Attempt, Claim, Part, Signal, State, Verdict
 from postrider.settings import Settings
 from postrider.timing import backoff_s
 
@@ -18,6 +19,8 @@ FREE_PROBES = 100
 LONGEST_WAIT_S = 86_400.0
 """A messenger that asks for more is asked again after a day."""
 LONE_DEATHS = 3
+PARTIAL = "partial"
+"""The reason of what has gone in part. `lua/record.lua` knows it, too."""
 CRASHED = "crashed_worker"
 """The reason of what a worker died with, or hung, each time that it was sent alone."""
 DIED = Unclear("its worker died or hung during the attempt")
@@ -114,6 +117,21 @@ def died(claim: Claim, settings: Settings, *, grace_s: float = 0.0) -> Verdict:
         return _gives_up(claim, attempt, Signal.NOTHING, CRASHED)
     again = verdict(claim, DIED, settings, grace_s=grace_s)
     return replace(again, signal=Signal.NOTHING, deaths=deaths, kind=CRASHED)
+
+
+def waits_for_upload(claim: Claim, after_s: float) -> Verdict:
+    """Hands back a claim whose file somebody else uploads now: then it can be sent by the id that this gives."""
+    return replace(handed_back(claim), due_in_s=after_s)
+
+
+def of_pieces(parts: Sequence[Part | None], last: Outcome) -> Outcome:
+    """The outcome of a delivery out of what has become of its pieces; `last` is how the last one that was tried ended."""
+    if isinstance(last, Retry | Unclear) or all(part and part.outcome == "sent" for part in parts):
+        return last
+    refused = [part for part in parts if part and part.outcome != "sent"]
+    if len(refused) == len(parts):
+        return Rejected(refused[0].said, dead=isinstance(last, Rejected) and last.dead)
+    return Rejected(PARTIAL)
 
 
 def not_allowed(claim: Claim) -> Verdict | None:

@@ -26,7 +26,7 @@ from typing import TypeVar
 import redis
 import uvloop
 
-from messengers.base import NoReply, Reply
+from messengers.base import Errand, NoReply, Note, Reply, Request
 from postrider import link, queue
 from postrider.counts import FLUSH_S
 from postrider.curl import Concurrent
@@ -238,26 +238,29 @@ class _Worker:
         """Sends what goes out by one call."""
         self.at_work[claims[0].job_id] = claims
         exchange = self.service.sender.attempt(claims)
+        self._go_on(exchange, claims, partial(next, exchange))
+
+    def _go_on(
+        self,
+        exchange: Exchange,
+        claims: tuple[Claim, ...],
+        step: Callable[[], Request | Note | Errand],
+    ) -> None:
+        """Starts the request that comes next in an exchange, if any does."""
         try:
-            request = next(exchange)
+            request = step()
         except StopIteration as stop:
             self._ended(claims, stop.value)
             return
         try:
             self.transport.start(request, partial(self._answered, exchange, claims))
         except ValueError as error:
-            self._resume(claims, partial(exchange.throw, error))
+            self._go_on(exchange, claims, partial(exchange.throw, error))
 
     def _answered(
         self, exchange: Exchange, claims: tuple[Claim, ...], reply: Reply | NoReply
     ) -> None:
-        self._resume(claims, partial(exchange.send, reply))
-
-    def _resume(self, claims: tuple[Claim, ...], exchange: Callable[[], object]) -> None:
-        try:
-            exchange()
-        except StopIteration as stop:
-            self._ended(claims, stop.value)
+        self._go_on(exchange, claims, partial(exchange.send, reply))
 
     def _ended(self, claims: tuple[Claim, ...], verdicts: list[Verdict]) -> None:
         del self.at_work[claims[0].job_id]

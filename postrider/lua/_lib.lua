@@ -6,7 +6,12 @@
 --                                      the user of the settings), reference, tags, services, schedule, quota (see
 --                                      pr:waits), callback_url, callback_format, told (how many events),
 --                                      more (JSON: what only the sender of a delivery has to know), change (one
---                                      that goes on), changed, n:<state letter> (how many are there, see `moves`)
+--                                      that goes on), changed, n:<state letter> (how many are there, see `moves`),
+--                                      files (JSON), file_ids (those of them that we keep), partial (a delivery has
+--                                      failed of which some files have gone)
+--   pr:file:<file>             hash    see files.py
+--   pr:file:<file>:of          set     messages that need it, and schedules
+--   pr:files:unused            zset    file that none needs -> when it is deleted (s)
 --   pr:d:<message>:<bucket>    hash    index -> record of that delivery; BUCKET of them, so that it stays a listpack
 --   pr:a:<message>:<bucket>    hash    index -> its attempts and receipts, a line of JSON each
 --   pr:w:<message>:<bucket>    hash    index -> when it is due, until it is armed; of messages with `dues`: each has its own
@@ -518,7 +523,7 @@ local function messages(mids)
   for mid in pairs(mids) do
     out[#out + 1] = mid
     out[#out + 1] = call('HMGET', 'pr:m:' .. mid, 'body', 'accepted', 'due', 'timed', 'total', 'template', 'more',
-      'owner')
+      'owner', 'files', 'partial')
   end
   return out
 end

@@ -4,6 +4,7 @@
 --       7 number of message fields, then those (name, value, ...), then, to write, `count` records; in a message with the
 --       field `dues` each behind its own due time and a space
 -- Gives `ok`, or `late`: the deadline is over (nothing is committed then), or the sweep has taken the message away;
+-- `gone`: a file that it needs is no longer there;
 -- `over`, and changes nothing: the schedule has accepted this occurrence already, or no longer plans it; or the limit of its
 -- owner that it is over, and what that is: `recipients N`, `waiting N`.
 local phases, mid, deadline, due = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4]
@@ -65,8 +66,18 @@ if writes then
 end
 
 if commits then
-  local total, expires, zoned = unpack(call('HMGET', message, 'total', 'expires', 'zoned'))
+  local total, expires, zoned, files = unpack(call('HMGET', message, 'total', 'expires', 'zoned', 'file_ids'))
   if not total then return 'late' end
+  for id in string.gmatch(files or '', '%S+') do
+    if call('EXISTS', 'pr:file:' .. id) == 0 then
+      call('ZADD', 'pr:accepting', 0, mid) -- the sweep removes what was written
+      return 'gone'
+    end
+  end
+  for id in string.gmatch(files or '', '%S+') do
+    call('SADD', 'pr:file:' .. id .. ':of', mid)
+    call('ZREM', 'pr:files:unused', id)
+  end
   call('HSET', message, 'committed', 1)
   if schedule then
     local key = 'pr:s:' .. schedule

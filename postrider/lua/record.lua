@@ -119,6 +119,7 @@ for at = 6, #ARGV, 12 do
       if heard ~= state then state, due = heard, '' end
     end
     if dead == '1' and state == 'f' then bury(r.account, r.uuid, reason) end
+    if state == 'f' and reason == 'partial' then call('HSET', 'pr:m:' .. mid, 'partial', 1) end
     if moved_to ~= '' then call('HSET', 'pr:moved', r.account .. ' ' .. r.uuid, moved_to) end
     if due == '' then
       local job, queue = job_id, QUEUES[r.queue]

@@ -10,9 +10,16 @@ from messengers.base import Template
 from postrider import listing
 from postrider.errors import InvalidRequest, WrongMediaType
 from postrider.finding import Wanted
-from postrider.model import Client, NewMessage, Recipient, Terms
+from postrider.model import Attachment, Client, NewMessage, Recipient, Terms
 from postrider.repeats import Once
-from postrider.web.resources import ChangeIn, DeliveriesIn, MessagesIn, NewMessageIn, To
+from postrider.web.resources import (
+    AttachmentIn,
+    ChangeIn,
+    DeliveriesIn,
+    MessagesIn,
+    NewMessageIn,
+    To,
+)
 from postrider.web.schemas import TemplateIn
 from postrider.windows import Window
 
@@ -94,6 +101,16 @@ def new_message(data: NewMessageIn, zone: ZoneInfo, who: Client) -> NewMessage:
         dedupe_within_s=data.dedupe_within_s,
         callback_url=data.callback_url,
         callback_format=data.callback_format,
+        attachments=tuple(map(_attachment, data.attachments)),
+    )
+
+
+def _attachment(data: AttachmentIn) -> Attachment:
+    return Attachment(
+        file=data.file or "",
+        name=data.name or "",
+        kind=data.kind,
+        inline=data.inline,
     )
 
 

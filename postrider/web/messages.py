@@ -142,6 +142,7 @@ def _sent(service: Service, data: NewMessageIn, zone: ZoneInfo) -> Response:
     new = asking.new_message(data, zone, client())
     message, recipients = service.accept(new, asking.once())
     audited(message.id)
-    answer = jsonify(showing.accepted(message, recipients, zone))
+    notices = service.checks.notices(message.files, recipients)
+    answer = jsonify(showing.accepted(message, recipients, zone, notices))
     answer.status_code = HTTPStatus.CREATED
     return answer

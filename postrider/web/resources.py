@@ -6,6 +6,7 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictBool, StrictInt, StrictStr
 from typing_extensions import TypedDict
 
+from messengers.base import FileKind
 from postrider.model import MessageState
 from postrider.recurrence import MAX_COUNT
 from postrider.web.schemas import SendMessageIn
@@ -59,6 +60,25 @@ class To(TypedDict):
             ),
         ]
     ]
+
+
+class AttachmentIn(BaseModel):
+    """A file that goes with the message: an uploaded one, or a URL."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    file: Annotated[
+        StrictStr | None, Field(max_length=64, description="The id that its upload gave")
+    ] = None
+    name: Annotated[
+        StrictStr | None, Field(min_length=1, max_length=150, description="Instead of its own")
+    ] = None
+    kind: Annotated[
+        FileKind | None, Field(description="As what it is shown; left out: by what it holds")
+    ] = None
+    inline: Annotated[
+        StrictBool, Field(description="mail: shown in the text, as `cid:` and its name")
+    ] = False
 
 
 class RepeatIn(BaseModel):
@@ -150,6 +170,10 @@ class NewMessageIn(SendMessageIn):
             description="`event`: Standard Webhooks; `task`: `{task_id, result}`, once a delivery has ended"
         ),
     ] = "event"
+    attachments: Annotated[
+        tuple[AttachmentIn, ...],
+        Field(max_length=10, description="Files that go with it; `body` may then be left empty"),
+    ] = ()
     dedupe_within_s: Annotated[
         float | None,
         Field(
@@ -174,6 +198,13 @@ class ChangeIn(_Strict):
     paused: Annotated[StrictBool | None, Field(description="true: wait; false: go on")] = None
 
 
+class PartOut(BaseModel):
+    """What became of one piece of a delivery: files that went together, or its text."""
+
+    outcome: Literal["sent", "retry", "rejected", "unclear"]
+    said: Annotated[str, Field(description="The messenger's id for it, or its reason")]
+
+
 class AttemptOut(BaseModel):
     """One try."""
 
@@ -182,6 +213,10 @@ class AttemptOut(BaseModel):
     outcome: Literal["sent", "retry", "rejected", "unclear"]
     reason: str
     provider_id: str
+    parts: Annotated[
+        list[PartOut | None] | None,
+        Field(description="What has become of each piece so far, where there are several"),
+    ]
 
 
 class ReceiptOut(BaseModel):
@@ -216,6 +251,16 @@ class DeliveryWithAttemptsOut(DeliveryOut):
     receipts: list[ReceiptOut]
 
 
+class FileOut(BaseModel):
+    """A file of a message."""
+
+    id: Annotated[str, Field(description="Empty for one that is only linked to")]
+    name: str
+    media_type: str
+    size: int
+    kind: FileKind
+
+
 class MessageOut(BaseModel):
     """A message, and how many of its deliveries stand where."""
 
@@ -230,12 +275,14 @@ class MessageOut(BaseModel):
     expires_at: datetime | None
     total: int
     counts: Annotated[dict[str, int], Field(description="State -> deliveries; no zeros")]
+    files: list[FileOut]
 
 
 class AcceptedOut(MessageOut):
     """The accepted message with its first 1,000 deliveries."""
 
     deliveries: list[dict[str, str]]
+    notices: Annotated[list[str], Field(description="What goes otherwise than asked for, and how")]
 
 
 class PageIn(_Strict):

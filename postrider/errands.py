@@ -1,0 +1,27 @@
+"""Carries what does not go by HTTP: each kind of `Errand` by who knows its protocol, in a thread of the caller's."""
+
+from typing import Protocol
+
+from messengers.base import Errand, NoReply, Reply
+
+
+class Carrier(Protocol):
+    """Carries one kind of errand. Its threads may be many; it closes what has long been idle."""
+
+    def carry(self, errand: Errand) -> Reply | NoReply:
+        """What came back, within the limits of `transport`. Never raises for anything the other side does."""
+
+
+class Errands:
+    """Carries errands of every kind."""
+
+    def __init__(self, *, tls_verify: bool = True) -> None:
+        self.tls_verify = tls_verify
+        self._carriers: dict[type[Errand], Carrier] = {}
+
+    def carry(self, errand: Errand) -> Reply | NoReply:
+        """What came back. Raises TypeError for what nobody carries."""
+        carrier = self._carriers.get(type(errand))
+        if carrier is None:
+            raise TypeError(f"nobody carries a {type(errand).__name__}")
+        return carrier.carry(errand)

@@ -1,0 +1,76 @@
+"""What a file is, by what it holds: its type, as what it is shown, and a picture's size. Nobody's word for it counts."""
+
+import mimetypes
+from dataclasses import dataclass
+from typing import IO
+
+import filetype  # type: ignore[import-untyped]
+import imagesize  # type: ignore[import-untyped]
+
+from messengers.base import FileKind
+
+HEAD = 8192
+"""Bytes that tell."""
+UNKNOWN = "application/octet-stream"
+_OF_TEXT = frozenset(
+    {"text/csv", "text/html", "text/markdown", "text/calendar", "text/vcard", "application/json"}
+)
+_ANIMATED = b"NETSCAPE2.0"
+"""Stands in a GIF that moves. https://en.wikipedia.org/wiki/GIF#Animated_GIF"""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a file turned out to be."""
+
+    media_type: str
+    kind: FileKind
+    width: int = 0
+    height: int = 0
+
+
+def look(file: IO[bytes], name: str) -> Seen:
+    """What `file` is; of its name no more than which kind of text. It is left at its end."""
+    file.seek(0)
+    head = file.read(HEAD)
+    media_type = _media_type(head, name)
+    kind = _kind(media_type, head)
+    width = height = 0
+    if media_type.startswith("image/"):
+        file.seek(0)
+        width, height = (max(0, n) for n in imagesize.get(file))
+    file.seek(0, 2)
+    return Seen(media_type, kind, width, height)
+
+
+def _media_type(head: bytes, name: str) -> str:
+    if (found := filetype.guess(head)) is not None:
+        mime: str = found.mime
+        return mime
+    try:
+        text = head.decode()
+    except UnicodeDecodeError as error:
+        if (
+            error.start < len(head) - 3 or not head
+        ):  # a character cut in two at the end is none of its faults
+            return UNKNOWN
+        text = head[: error.start].decode()
+    if "\0" in text or not text:
+        return UNKNOWN
+    said, _ = mimetypes.guess_type(name)
+    return said if said in _OF_TEXT else "text/plain"
+
+
+def _kind(media_type: str, head: bytes) -> FileKind:
+    if media_type == "image/gif":
+        return "animation" if _ANIMATED in head else "image"
+    if media_type == "audio/ogg":
+        return "audio"
+    match media_type.partition("/")[0]:
+        case "image" if media_type in {"image/jpeg", "image/png", "image/webp"}:
+            return "image"
+        case "video":
+            return "video"
+        case "audio":
+            return "audio"
+    return "document"
