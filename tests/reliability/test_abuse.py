@@ -191,7 +191,9 @@ def test_one_that_floods_delays_nobody_else(rig: Rig, long: bool) -> None:
     def flood() -> None:
         with requests.Session() as session:
             while not over.is_set():
-                tos = [{"uuid": to.uuid, "service": to.service} for to in flooders.take(waiting // 5)]
+                tos = [
+                    {"uuid": to.uuid, "service": to.service} for to in flooders.take(waiting // 5)
+                ]
                 asked = {"body": "flood", "recipients": tos}
                 answer = session.post(f"{url}/send_message", json=asked, headers=key, timeout=30)
                 answers[answer.status_code] += 1
