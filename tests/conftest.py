@@ -96,7 +96,7 @@ def answers(sock: Path) -> bool:
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
     """The URL of a Redis that belongs to this session alone; in memory where that can be: a slow disk would stop it."""
-    memory = Path("/dev/shm")  # noqa: S108
+    memory = Path("/dev/shm")
     with (
         tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder,
         redis_with(Path(folder), "--appendonly", "yes") as url,
