@@ -61,6 +61,14 @@ def test_the_description_is_valid_openapi(api: Api) -> None:
     }
 
 
+def test_every_schema_has_one_plain_name(api: Api) -> None:
+    """Generators of clients make a class of each, and trip over dots and over two of one title."""
+    schemas = requests.get(f"{api.url}/openapi.json", timeout=10).json()["components"]["schemas"]
+    assert all(name.isidentifier() for name in schemas)
+    titles = [schema.get("title", name) for name, schema in schemas.items()]
+    assert len(titles) == len(set(titles))
+
+
 def test_operation_ids_are_unique_names(api: Api) -> None:
     description = requests.get(f"{api.url}/openapi.json", timeout=10).json()
     ids = [
