@@ -214,7 +214,7 @@ def test_a_key_revoked_by_the_command_is_refused_by_two_api_processes_within_a_s
     def status(_: int = 0) -> int:
         try:
             headers = {"Authorization": f"Bearer {key}", "Connection": "close"}
-            return requests.get(url, headers=headers, timeout=5).status_code
+            return requests.get(url, headers=headers, timeout=30).status_code
         except requests.ConnectionError:
             return 0
 

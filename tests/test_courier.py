@@ -316,7 +316,7 @@ def test_a_stop_ends_what_is_under_way_and_begins_nothing(
     process = start("postrider", "courier")
     wait_until(lambda: receiver.now == courier.PER_HOST, 15, "its places taken")
     process.terminate()
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
     assert outbox.page("done", None, 1)[1] == len(receiver.calls) < 100
     assert outbox.page("waiting", None, 1)[1] == 100 - len(receiver.calls)
 
@@ -336,7 +336,7 @@ def test_it_goes_on_when_redis_is_back(
         wait_until(lambda: len(receiver.calls) == 2, 10)
         assert process.poll() is None
         process.terminate()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_no_secret_is_in_what_it_logs(
@@ -356,7 +356,7 @@ def test_no_secret_is_in_what_it_logs(
     wait_until(lambda: outbox.page("dead", None, 1)[1] == 1, 15)
     wait_until(lambda: outbox.page("waiting", None, 9)[1] == 3)
     process.terminate()
-    process.wait(10)
+    process.wait(60)
     logged = (tmp_path / "processes.log").read_text()
     assert "is dead after 1 tries" in logged
     assert "planted" not in logged

@@ -58,7 +58,7 @@ def is_ready(live: Api) -> bool:
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait(10)
+    process.wait(60)
 
 
 def post(live: Api, count: int, in_s: float, first: int = 0) -> None:

@@ -238,11 +238,14 @@ def test_a_cursor_made_by_hand_is_no_fault_of_ours(api: Api, settings: Settings)
         for m, r in rules(settings)
         if m == "GET" and "<" not in r and r not in {"/metrics", "/readyz"}
     ]
-    crafted = [made_up(walk, after) for walk, after in itertools.product(WALKS, AFTER)]
-    crafted += [made_up(text) for text in PLAIN]
-    crafted += ["x", "", "=", "é", "0-0", "9" * 30 + "-1", MID]
+    plain = [made_up(text) for text in PLAIN]
+    plain += ["x", "", "=", "é", "0-0", "9" * 30 + "-1", MID]
+    walks = [made_up(walk, after) for walk, after in itertools.product(WALKS, AFTER)]
+    walked = {"/api/v1/deliveries", "/api/v1/messages"}
+    asked = [(path, cursor) for path in paths for cursor in plain]
+    asked += [(path, cursor) for path in paths if path in walked for cursor in walks]
     seen = set()
-    for path, cursor in itertools.product(paths, crafted):
+    for path, cursor in asked:
         queries = QUERIES if path == "/api/v1/deliveries" else ({},)
         for query in queries:
             status = api.get(path, params=query | {"cursor": cursor}).status_code

@@ -60,7 +60,7 @@ class SendMessageIn(_Strict):
     template: TemplateIn | None = None
 
 
-class DeliveryOut(BaseModel):
+class TakenDeliveryOut(BaseModel):
     """One message to one recipient."""
 
     id: str
@@ -69,11 +69,11 @@ class DeliveryOut(BaseModel):
     state: Literal["scheduled", "queued"]
 
 
-class MessageOut(BaseModel):
+class TakenMessageOut(BaseModel):
     """The accepted message, with its first 1,000 deliveries."""
 
     id: str
-    deliveries: list[DeliveryOut]
+    deliveries: list[TakenDeliveryOut]
 
 
 class SendMessageOut(BaseModel):
@@ -81,7 +81,7 @@ class SendMessageOut(BaseModel):
 
     scheduled: list[str]
     started: list[str]
-    message: MessageOut
+    message: TakenMessageOut
     total: Annotated[int | None, Field(description="How many there are, when over 1,000")] = None
 
 

@@ -29,12 +29,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def long(request: pytest.FixtureRequest) -> bool:
-    """Whether the long form is asked for."""
-    return bool(request.config.getoption("--long", default=False))
-
-
-@pytest.fixture
 def dice() -> random.Random:
     """Choices that can be repeated: the seed is printed."""
     seed = random.SystemRandom().randrange(10**9)

@@ -19,9 +19,9 @@ from tests.reliability.redis.conftest import (
 )
 
 CLIENTS = 50
-THREADS = 1 + 2 * (1 + 8 + 4)
-"""gunicorn's own, and in each of its processes one that hands out, 8 that answer, one each that sweeps, writes down counts,
-raises alerts, and asks for Redis."""
+THREADS = 1 + 2 * (1 + 64 + 5)
+"""gunicorn's own, and in each of its processes one that hands out, 64 that answer, one each that sweeps, writes down counts,
+raises alerts, asks for Redis, and hangs up on slow clients."""
 ASKED_S = 3.0
 ROOM_S = 1.0
 """For the test's own 50 threads."""
