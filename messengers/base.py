@@ -193,6 +193,11 @@ class Taken:
 Steps = Generator[Request | Note | Errand, Reply | NoReply, Taken]
 
 
+def utf16(text: str) -> int:
+    """Its length in UTF-16 units: the strictest reading of a limit in «characters»."""
+    return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
 def unanswered(none: NoReply) -> Retry | Unclear:
     """What no answer means for what was to be sent."""
     return Unclear(none.reason) if none.left else Retry(none.reason)

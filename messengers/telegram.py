@@ -1,33 +1,41 @@
-"""Telegram Bot API: texts from one bot to chats, groups and channels.
+"""Telegram Bot API: texts and files from one bot to chats, groups and channels.
 
 https://core.telegram.org/bots/api
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, ClassVar, Self
 
+from messengers import telegram_files
 from messengers.base import (
+    File,
     Identity,
     Incoming,
     Kind,
+    NoReply,
     Outbound,
     Outcome,
     Person,
+    Piece,
     Receipt,
     Rejected,
     Reply,
     Request,
     Retry,
     Sent,
+    Steps,
+    Taken,
     Unclear,
     by_status,
     moment,
     parsed,
     said,
     same,
+    unanswered,
+    utf16,
     words,
 )
 
@@ -104,17 +112,26 @@ class Telegram:
     UPDATES: ClassVar[tuple[str, ...]] = ("message", "channel_post", "my_chat_member")
     """What we have told; the rest is of no use here. https://core.telegram.org/bots/api#update"""
 
+    UPLOAD_MB: ClassVar[int] = 50
+    """https://core.telegram.org/bots/api#sending-files"""
+    reuses_s: ClassVar[float] = 30 * 86_400
+    """A file_id has no stated end. https://core.telegram.org/bots/api#sending-files"""
+
     token: str = field(repr=False)
     base_url: str = "https://api.telegram.org"
     secret: str = field(default="", repr=False)
     """Comes back with each call of Telegram's to us."""
+    upload_mb: int = UPLOAD_MB
+    """What a file may have: an own server in its local mode takes 2000. https://core.telegram.org/bots/api#using-a-local-bot-api-server"""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self | None:
         token = env.get("TELEGRAM_BOT_TOKEN", "").strip()
         base_url = env.get("TELEGRAM_API_URL", "").strip().rstrip("/")
         secret = env.get("TELEGRAM_WEBHOOK_SECRET", "").strip()
-        return cls(token, base_url or "https://api.telegram.org", secret) if token else None
+        base_url = base_url or "https://api.telegram.org"
+        upload_mb = int(env.get("TELEGRAM_UPLOAD_MB", "").strip() or cls.UPLOAD_MB)
+        return cls(token, base_url, secret, upload_mb) if token else None
 
     def check_recipient(self, uuid: str) -> str | None:
         if _USERNAME.fullmatch(uuid):
@@ -124,7 +141,7 @@ class Telegram:
         return f"must be a chat id (an integer of at most {self.ID_BITS} bits) or @name"
 
     def check_text(self, text: str) -> str | None:
-        length = len(text.encode("utf-16-le", "surrogatepass")) // 2
+        length = utf16(text)
         if not length:
             return f"is empty; telegram takes 1 to {self.TEXT_LIMIT} characters"
         if length > self.TEXT_LIMIT:
@@ -132,8 +149,55 @@ class Telegram:
         return None
 
     def request(self, out: Outbound) -> Request:
-        chat_id = out.to if out.to.startswith("@") else int(out.to)
-        return self._call("sendMessage", chat_id=chat_id, text=out.text)
+        return self._call("sendMessage", chat_id=_chat(out), text=out.text)
+
+    def check_files(self, files: Sequence[File], text: str) -> tuple[int, str] | None:  # noqa: ARG002
+        for index, file in enumerate(files):
+            if reason := telegram_files.unsendable(file, self._upload_bytes):
+                return index, reason
+        return None
+
+    def notices(self, files: Sequence[File]) -> list[str]:
+        changed = ((file, *telegram_files.shown_as(file)) for file in files)
+        return [f"{file.name} goes as a {kind}: {why}" for file, kind, why in changed if why]
+
+    def pieces(self, out: Outbound) -> list[Piece]:
+        return telegram_files.pieces_of(out.files, out.text, self._upload_bytes)
+
+    def send_piece(self, out: Outbound, piece: Piece) -> Steps:
+        reply = yield self._piece_request(out, piece)
+        if isinstance(reply, NoReply):
+            return Taken(unanswered(reply))
+        outcome = self.read(reply)
+        files = {index: out.files[index] for index in piece.files}
+        if isinstance(outcome, Sent):
+            made = reply.object().get("result")
+            made = made if isinstance(made, list) else [made]
+            pairs = zip(files.items(), made, strict=False)
+            ids = {
+                i: telegram_files.file_id(file, result) for (i, file), result in pairs if file.id
+            }
+            return Taken(outcome, {i: id_ for i, id_ in ids.items() if id_})
+        stale = [index for index, file in files.items() if file.known]
+        if stale and isinstance(outcome, Rejected) and telegram_files.refuses_id(outcome.reason):
+            return Taken(Retry(outcome.reason, pauses="nobody"), dict.fromkeys(stale, ""))
+        return Taken(outcome)
+
+    def _piece_request(self, out: Outbound, piece: Piece) -> Request:
+        if not piece.files:
+            return self.request(out)
+        files, caption = [out.files[index] for index in piece.files], out.text if piece.text else ""
+        made = telegram_files.album if len(files) > 1 else telegram_files.single
+        method, params, uploads = made(files, caption)
+        params = {"chat_id": _chat(out), **params}
+        if not uploads:
+            return self._call(method, **params)
+        form = telegram_files.form(params, uploads)
+        return Request("POST", self._url(method), form=form)
+
+    @property
+    def _upload_bytes(self) -> int:
+        return self.upload_mb * telegram_files.MB
 
     def read(self, reply: Reply) -> Outcome:
         answer = reply.object()
@@ -141,6 +205,10 @@ class Telegram:
             match answer:
                 # True is an int, too; 0 stands for a message that Telegram sends a little later
                 case {"ok": True, "result": {"message_id": int(n)}} if (
+                    type(n) is int and 0 <= n < 2**63
+                ):
+                    return Sent(str(n))
+                case {"ok": True, "result": [{"message_id": int(n)}, *_]} if (  # an album
                     type(n) is int and 0 <= n < 2**63
                 ):
                     return Sent(str(n))
@@ -248,8 +316,11 @@ class Telegram:
             group=chat.get("type") != "private",
         )
 
-    def _call(self, method: str, **params: str | int | list[str]) -> Request:
-        return Request("POST", f"{self.base_url}/bot{self.token}/{method}", json=params)
+    def _call(self, method: str, **params: Any) -> Request:
+        return Request("POST", self._url(method), json=params)
+
+    def _url(self, method: str) -> str:
+        return f"{self.base_url}/bot{self.token}/{method}"
 
     def _read_refusal(self, reply: Reply, answer: dict[str, Any]) -> Outcome:
         """By description first, then by code, then by HTTP status.
@@ -295,6 +366,10 @@ class Telegram:
     def _clean(self, said: object) -> str:
         """A proxy may quote our URL, and with it the token, its colon perhaps as %3A."""
         return words(said, self.token.rpartition(":")[2] or self.token)
+
+
+def _chat(out: Outbound) -> str | int:
+    return out.to if out.to.startswith("@") else int(out.to)
 
 
 def _dict(value: object) -> dict[str, Any]:

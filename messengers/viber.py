@@ -1,4 +1,4 @@
-"""Viber REST Bot API: texts from one bot to those who have written to it or subscribed.
+"""Viber REST Bot API: texts and files from one bot to those who have written to it or subscribed.
 
 https://developers.viber.com/docs/api/rest-bot-api/
 """
@@ -12,24 +12,31 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Literal, Self
 
+from messengers import viber_files
 from messengers.base import (
+    File,
     Identity,
     Incoming,
     Kind,
+    NoReply,
     Outbound,
     Outcome,
+    Piece,
     Receipt,
     Rejected,
     Reply,
     Request,
     Retry,
     Sent,
+    Steps,
+    Taken,
     Unclear,
     by_status,
     moment,
     parsed,
     said,
     same,
+    unanswered,
     words,
 )
 
@@ -108,9 +115,14 @@ class Viber:
     WINDOW: ClassVar[timedelta] = timedelta(hours=3)
     """How old a callback may be: Viber repeats one for an hour or so, and our clocks may differ."""
 
+    reuses_s: ClassVar[float] = 0
+    """It fetches each file from where it lies."""
+
     token: str = field(repr=False)
     sender: str = "Postrider"
     base_url: str = "https://chatapi.viber.com"
+    public: bool = False
+    """Whether it can fetch from us: PUBLIC_URL is set."""
 
     def __post_init__(self) -> None:
         if len(self.sender) > self.SENDER_LIMIT:
@@ -124,7 +136,8 @@ class Viber:
         token = env.get("VIBER_AUTH_TOKEN", "").strip()
         sender = env.get("VIBER_SENDER_NAME", "").strip() or "Postrider"
         base_url = env.get("VIBER_API_URL", "").strip().rstrip("/") or "https://chatapi.viber.com"
-        return cls(token, sender, base_url) if token else None
+        public = bool(env.get("PUBLIC_URL", "").strip())
+        return cls(token, sender, base_url, public) if token else None
 
     def check_recipient(self, uuid: str) -> str | None:
         if 1 <= len(uuid) <= self.RECIPIENT_LIMIT and uuid.isprintable() and " " not in uuid:
@@ -142,16 +155,42 @@ class Viber:
         return None
 
     def request(self, out: Outbound) -> Request:
+        return self._message(out, type="text", text=out.text)
+
+    def _message(self, out: Outbound, **said: Any) -> Request:
         """`tracking_data` comes back with the recipient's next message."""
         return self._call(
             "send_message",
             receiver=out.to,
             min_api_version=1,
-            type="text",
-            text=out.text,
+            **said,
             sender={"name": self.sender},
             tracking_data=out.key,
         )
+
+    def check_files(self, files: Sequence[File], text: str) -> tuple[int, str] | None:  # noqa: ARG002
+        for index, file in enumerate(files):
+            if reason := viber_files.unsendable(file, public=self.public):
+                return index, reason
+        return None
+
+    def notices(self, files: Sequence[File]) -> list[str]:
+        changed = ((file, *viber_files.shown_as(file)) for file in files)
+        return [f"{file.name} goes as a {shown}: {why}" for file, shown, why in changed if why]
+
+    def pieces(self, out: Outbound) -> list[Piece]:
+        return viber_files.pieces_of(out.files, out.text)
+
+    def send_piece(self, out: Outbound, piece: Piece) -> Steps:
+        if piece.files:
+            (index,) = piece.files
+            if not (file := out.files[index]).link:  # PUBLIC_URL was taken away since
+                return Taken(Rejected(viber_files.NO_LINK))
+            said = viber_files.said(file, out.text if piece.text else "")
+            reply = yield self._message(out, **said)
+        else:
+            reply = yield self.request(out)
+        return Taken(unanswered(reply) if isinstance(reply, NoReply) else self.read(reply))
 
     def read(self, reply: Reply) -> Outcome:
         """HTTP is 200 even for a refusal: `status` decides."""

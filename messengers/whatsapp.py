@@ -1,4 +1,4 @@
-"""WhatsApp Business Cloud API: texts and templates from one business number.
+"""WhatsApp Business Cloud API: texts, templates and files from one business number.
 
 https://developers.facebook.com/documentation/business-messaging/whatsapp/messages/send-messages
 """
@@ -6,24 +6,30 @@ https://developers.facebook.com/documentation/business-messaging/whatsapp/messag
 import hashlib
 import hmac
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Literal, Self
 
+from messengers import whatsapp_files
 from messengers.base import (
     REASON_LIMIT,
+    File,
     Identity,
     Incoming,
     Kind,
+    NoReply,
     Outbound,
     Outcome,
+    Piece,
     Receipt,
     Rejected,
     Reply,
     Request,
     Retry,
     Sent,
+    Steps,
+    Taken,
     Template,
     Unclear,
     by_status,
@@ -32,6 +38,8 @@ from messengers.base import (
     parsed,
     said,
     same,
+    unanswered,
+    utf16,
     words,
 )
 
@@ -55,6 +63,7 @@ _REFUSED = Retry("", pauses="account", refused=True)
 # https://developers.facebook.com/docs/whatsapp/business-management-api/message-templates/template-pausing
 _HOURS_S = 3 * 3600
 
+_NOT_FETCHED = 131053
 _MEANING: dict[int, Retry | Rejected] = {
     # Over a rate of the app, the account or the number.
     **dict.fromkeys((4, 17, 341, 613, 80007, 130429), _ACCOUNT),
@@ -77,7 +86,7 @@ _MEANING: dict[int, Retry | Rejected] = {
     131047: Rejected("outside the 24-hour window only a template can be sent"),
     131049: Rejected("may be tried again after 24 hours at the earliest"),
     131050: Rejected("has opted out of marketing messages", dead=True),
-    # The request. 131053, media that Meta could not fetch, deserves a second try once we send media.
+    # The request. 131053, media that Meta could not fetch, gets a second try in `send_piece`.
     **dict.fromkeys((100, 131008, 131009, 131051, 131052, 131053, 131062, 131063), Rejected("")),
     **dict.fromkeys((*range(132000, 132013), 132016, 132068, 137000), Rejected("")),
 }
@@ -135,6 +144,12 @@ class WhatsApp:
     WINDOW: ClassVar[timedelta] = timedelta(days=8)
     """How old a callback may be: Meta repeats one for 7 days."""
 
+    reuses_s: ClassVar[float] = 29 * 86_400
+    """A media id lives 30 days.
+
+    https://developers.facebook.com/documentation/business-messaging/whatsapp/business-phone-numbers/media/
+    """
+
     token: str = field(repr=False)
     phone_number_id: str
     base_url: str = _API_URL
@@ -166,7 +181,7 @@ class WhatsApp:
         )
 
     def check_text(self, text: str) -> str | None:
-        length = len(text.encode("utf-16-le", "surrogatepass")) // 2
+        length = utf16(text)
         if not length:
             return "is empty"
         if length > self.TEXT_LIMIT:
@@ -189,22 +204,78 @@ class WhatsApp:
 
         Meta takes at most 512 characters of `biz_opaque_callback_data`; our keys are far shorter.
         """
+        if out.template is None:
+            return self._message(
+                out, {"type": "text", "text": {"body": out.text, "preview_url": False}}
+            )
+        template = {
+            "name": out.template.name,
+            "language": {"code": out.template.language},
+            "components": [dict(part) for part in out.template.components],
+        }
+        return self._message(out, {"type": "template", "template": template})
+
+    def _message(self, out: Outbound, said: Mapping[str, Any]) -> Request:
         payload: dict[str, Any] = {
             "messaging_product": "whatsapp",
             "recipient_type": "individual",
             "to" if _PHONE.fullmatch(out.to) else "recipient": out.to,
             "biz_opaque_callback_data": out.key,
+            **said,
         }
-        if out.template is None:
-            payload |= {"type": "text", "text": {"body": out.text, "preview_url": False}}
-        else:
-            template = {
-                "name": out.template.name,
-                "language": {"code": out.template.language},
-                "components": [dict(part) for part in out.template.components],
-            }
-            payload |= {"type": "template", "template": template}
         return Request("POST", f"{self._number_url}/messages", self._headers, payload)
+
+    def check_files(self, files: Sequence[File], text: str) -> tuple[int, str] | None:  # noqa: ARG002
+        for index, file in enumerate(files):
+            if reason := whatsapp_files.unsendable(file):
+                return index, reason
+        return None
+
+    def notices(self, files: Sequence[File]) -> list[str]:
+        return [notice for file in files if (notice := whatsapp_files.notice(file))]
+
+    def pieces(self, out: Outbound) -> list[Piece]:
+        return whatsapp_files.pieces_of(out.files, out.text)
+
+    def send_piece(self, out: Outbound, piece: Piece) -> Steps:
+        """Uploads the file unless Meta has it, then sends it."""
+        if not piece.files:
+            reply = yield self.request(out)
+            return Taken(unanswered(reply) if isinstance(reply, NoReply) else self.read(reply))
+        (index,) = piece.files
+        file, id_, known = out.files[index], out.files[index].known, dict[int, str]()
+        if file.id and not id_:
+            reply = yield self._upload(file)
+            uploaded = self._read_upload(reply)
+            if not isinstance(uploaded, str):
+                return Taken(uploaded)
+            id_ = known[index] = uploaded
+        caption = out.text if piece.text else ""
+        reply = yield self._message(out, whatsapp_files.media(file, id_, caption))
+        if isinstance(reply, NoReply):
+            return Taken(unanswered(reply), known)
+        outcome, error = self.read(reply), reply.object().get("error")
+        if isinstance(outcome, Rejected) and isinstance(error, dict):
+            if file.known and whatsapp_files.refuses_id(error):
+                return Taken(Retry(outcome.reason, pauses="nobody"), {index: ""})
+            if error.get("code") == _NOT_FETCHED and out.nth == 1:
+                return Taken(Retry(outcome.reason), {index: ""} if known else {})
+        return Taken(outcome, known)
+
+    def _upload(self, file: File) -> Request:
+        form = (("messaging_product", "whatsapp"), ("type", file.media_type), ("file", file))
+        return Request("POST", f"{self._number_url}/media", self._headers, form=form)
+
+    def _read_upload(self, reply: Reply | NoReply) -> str | Retry | Rejected:
+        """Meta's id of what was uploaded. Nobody gets anything by an upload, so no answer leaves nothing in doubt."""
+        if isinstance(reply, NoReply):
+            return Retry(f"the upload got no answer: {reply.reason}")
+        if 200 <= reply.status <= 299 and (id_ := whatsapp_files.media_id(reply.object())):
+            return id_
+        outcome = self.read(reply)
+        if isinstance(outcome, Sent | Unclear):
+            return Retry("the upload was answered without an id")
+        return outcome
 
     def read(self, reply: Reply) -> Outcome:
         match reply.object():

@@ -27,8 +27,10 @@ from postrider.transport import (
     FormBody,
     Inbox,
     body_of,
+    broke_off,
     headers_of,
     kept,
+    silence_s,
     unreadable,
     upload_s,
 )
@@ -275,6 +277,7 @@ class _Call:
         self._headers: Mapping[str, str] | None = None
         self._body = b""
         self._form: FormBody | None = None
+        self._silence_s = READ_S
         self._chunks: list[bytes] = []
         self._left = 0
         self._method = ""
@@ -289,7 +292,9 @@ class _Call:
         self._given = 0
         self._body = body_of(request) or b""
         self._form = FormBody(request.form) if request.form else None
+        self._silence_s = READ_S
         if self._form:
+            self._silence_s = silence_s(request)
             self.curl.setopt(pycurl.TIMEOUT_MS, int((WHOLE_S + upload_s(request)) * 1000))
         if request.method != self._method:
             self._method = request.method
@@ -318,18 +323,17 @@ class _Call:
             self.curl.setopt(pycurl.TIMEOUT_MS, int(WHOLE_S * 1000))
 
     def is_silent(self, now_s: float) -> bool:
-        """Whether nothing has come for READ_S, nor gone."""
+        """Whether nothing has come for so long, nor gone."""
         come = (len(self._head), self._left, self._given)
         if come != self._come:
             self._come, self._since_s = come, now_s
-        return now_s - self._since_s >= READ_S
+        return now_s - self._since_s >= self._silence_s
 
     def _give(self, most: int) -> bytes | int:
         if self._form:
             try:
                 part = self._form.read(most)
-            except OSError as error:
-                unreadable(error)
+            except OSError:  # it keeps which
                 return pycurl.READFUNC_ABORT
         else:
             part, self._body = self._body[:most], self._body[most:]
@@ -354,7 +358,7 @@ class _Call:
         if error != pycurl.E_SEND_FAIL_REWIND and not self.curl.getinfo(pycurl.REQUEST_SIZE):
             return NoReply(left=False, reason=_NOT_SENT.get(error, "could not connect"))
         timed_out = error == pycurl.E_OPERATION_TIMEDOUT
-        return NoReply(left=True, reason=NO_ANSWER if timed_out else CUT_OFF)
+        return broke_off(self._form, NO_ANSWER if timed_out else CUT_OFF)
 
 
 _NOT_SENT = {

@@ -211,15 +211,15 @@ class Sender:
             known |= taken.known
             last = taken.outcome
             parts[n] = Part(type(last).__name__.lower(), _said(last))
-            if isinstance(last, Retry | Unclear):
+            if isinstance(last, Retry | Unclear) or (isinstance(last, Rejected) and last.dead):
                 break
+            if n + 1 < len(pieces):
+                self.uploads.went(claim, parts)
             if known:  # one file may stand in several pieces
                 out = replace(out, files=_with_known(out.files, known))
-        took_s = time.monotonic() - started
-        found = self.verdict(claim, verdicts.of_pieces(parts, last), took_s)
-        if found.attempt and len(parts) > 1:
-            found = replace(found, attempt=replace(found.attempt, parts=tuple(parts)))
-        return replace(found, known=known)
+        outcome = verdicts.of_pieces(parts, last)
+        found = self.verdict(claim, outcome, time.monotonic() - started)
+        return replace(verdicts.in_parts(found, parts), known=known)
 
     def _outcomes(
         self, adapter: Messenger, reply: Reply | NoReply, outs: Sequence[Outbound]
@@ -329,8 +329,13 @@ class Sender:
     def settle_overdue(self) -> None:
         """Finds what a dead worker left under its lease, and says what becomes of it."""
         while claims := self.store.overdue(LEASE_S):
-            died = [verdicts.died(c, self.settings, grace_s=self._grace_s(c)) for c in claims]
-            self.record("sweep", died)
+            self.record("sweep", [self._died(claim) for claim in claims])
+
+    def _died(self, claim: Claim) -> Verdict:
+        found = verdicts.died(claim, self.settings, grace_s=self._grace_s(claim))
+        if not claim.message.files or not found.attempt:
+            return found
+        return replace(found, attempt=replace(found.attempt, parts=self.uploads.parts(claim)))
 
 
 def _outbound(claim: Claim) -> Outbound:

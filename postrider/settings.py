@@ -237,6 +237,8 @@ class Settings(BaseModel):
     """Bot API server."""
     telegram_webhook_secret: Annotated[SecretStr | None, AfterValidator(_telegram_secret)] = None
     """1 to 256 of A-Z, a-z, 0-9, _ and -, which Telegram shows with each call to us."""
+    telegram_upload_mb: Annotated[int, Field(ge=1, le=2000)] = 50
+    """Megabytes that a file may have: 50 at Telegram's own server, up to 2000 at one of yours in its local mode."""
     telegram_rate: Rate = 30
     """Messages per second; 0: no limit."""
     telegram_recipient_rate: Rate = 1
@@ -315,6 +317,14 @@ class Settings(BaseModel):
     def _tls_comes_in_pairs(self) -> Self:
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise ValueError("TLS_CERT_FILE and TLS_KEY_FILE: set both, or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _telegram_takes_such_files(self) -> Self:
+        if self.telegram_upload_mb > 50 and "//api.telegram.org" in self.telegram_api_url:
+            raise ValueError(
+                "TELEGRAM_UPLOAD_MB: over 50 needs a server of yours, TELEGRAM_API_URL"
+            )
         return self
 
     @model_validator(mode="after")

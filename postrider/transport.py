@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import ExitStack, closing
+from contextlib import closing
 from typing import BinaryIO, Protocol
 
 import requests
@@ -65,50 +65,86 @@ def headers_of(request: Request) -> dict[str, str]:
 class FormBody:
     """A form as it is sent, its files read part by part: `read`, `len` bytes in all, `content_type`; to be closed.
 
-    requests-toolbelt's encoder: it streams, and both of our clients take what has a `read`.
+    requests-toolbelt's encoder: it streams, and both of our clients take what has a `read`. One file is open at a time.
     """
 
     def __init__(self, form: Sequence[tuple[str, str | File]]) -> None:
-        self._files = ExitStack()
         fields: list[tuple[str, object]] = []
+        self._files: list[_Content] = []
         for name, value in form:
             if isinstance(value, str):
                 fields.append((name, value))
                 continue
-            content = _Content(self._files.enter_context(value.open()), value.size)
+            content = _Content(value)
+            content.look()
+            self._files.append(content)
             fields.append((name, (value.name, content, value.media_type)))
         self._encoder = MultipartEncoder(fields)
         self.content_type: str = self._encoder.content_type
         self.len: int = self._encoder.len
+        self.given = 0
+        self.broken: OSError | None = None
 
     def read(self, most: int = -1) -> bytes:
-        """The next bytes."""
-        part: bytes = self._encoder.read(most)
+        """The next bytes. Raises OSError."""
+        try:
+            part: bytes = self._encoder.read(most)
+        except OSError as error:
+            self.broken = error
+            raise
+        self.given += len(part)
         return part
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether no more than a part was handed out: then nobody can have taken it for the whole."""
+        return self.given < self.len
+
     def close(self) -> None:
-        """Closes its files."""
-        self._files.close()
+        """Closes what is open of its files."""
+        for content in self._files:
+            content.close()
 
 
 class _Content:
     """A file's content, of a length that is known before it is read. What has been cut since is an error."""
 
-    def __init__(self, content: BinaryIO, size: int) -> None:
-        self._content = content
-        self.len = size
+    def __init__(self, file: File) -> None:
+        self._file = file
+        self._opened: BinaryIO | None = None
+        self.len = file.size
+
+    def look(self) -> None:
+        """Raises OSError when there is nothing to read."""
+        self._file.open().close()
 
     def read(self, most: int = -1) -> bytes:
-        part = self._content.read(self.len if most < 0 else min(most, self.len))
-        if not part and self.len and most:
+        if not self.len:
+            return b""
+        if self._opened is None:
+            self._opened = self._file.open()
+        part = self._opened.read(self.len if most < 0 else min(most, self.len))
+        if not part and most:
             raise OSError("a file has become shorter since it was uploaded")
         self.len -= len(part)
+        if not self.len:
+            self.close()
         return part
+
+    def close(self) -> None:
+        if self._opened:
+            self._opened.close()
+            self._opened = None
 
 
 def upload_s(request: Request) -> float:
     """Seconds that its files add to the limit of an attempt."""
     return sum(v.size for _, v in request.form if not isinstance(v, str)) / BYTES_A_S
+
+
+def silence_s(request: Request) -> float:
+    """Seconds without a byte in either direction that end a call: who got large files first passes them on."""
+    return READ_S + upload_s(request) / 4
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:
@@ -159,26 +195,34 @@ class Blocking:
     def _sent(
         self, request: Request, body: bytes | FormBody | None, headers: Mapping[str, str]
     ) -> Reply | NoReply:
+        form = body if isinstance(body, FormBody) else None
         try:
             with self._session.request(
                 request.method,
                 request.url,
                 data=body,
                 headers=headers,
-                timeout=(CONNECT_S, READ_S),
+                timeout=(CONNECT_S, silence_s(request)),
                 allow_redirects=False,
                 stream=True,
             ) as response:
-                body = response.raw.read(MAX_REPLY, decode_content=False)
-                return Reply(response.status_code, body, _lower(response.headers))
+                said = response.raw.read(MAX_REPLY, decode_content=False)
+                return Reply(response.status_code, said, _lower(response.headers))
         except requests.ConnectTimeout:
             return NoReply(left=False, reason="could not connect in time")
         except requests.ConnectionError as error:
-            return _not_connected(error) or NoReply(left=True, reason=CUT_OFF)
+            return _not_connected(error) or broke_off(form, CUT_OFF)
         except (requests.Timeout, urllib3.exceptions.TimeoutError):
-            return NoReply(left=True, reason=NO_ANSWER)
+            return broke_off(form, NO_ANSWER)
         except (requests.RequestException, urllib3.exceptions.HTTPError):
-            return NoReply(left=True, reason=CUT_OFF)
+            return broke_off(form, CUT_OFF)
+
+
+def broke_off(form: FormBody | None, reason: str) -> NoReply:
+    """No answer to what had begun to leave: a form that was cut cannot have been taken."""
+    if form is None or not form.is_cut:
+        return NoReply(left=True, reason=reason)
+    return unreadable(form.broken) if form.broken else NoReply(left=False, reason=reason)
 
 
 def unreadable(error: OSError) -> NoReply:

@@ -2,9 +2,17 @@
 
 Who claims a delivery whose file has no such id yet uploads it; others who claim one with the same file meanwhile hand theirs
 back for a moment.
+
+Redis
+  pr:known:<account> <file> <kind>      string   the messenger's own id for it
+  pr:known:<account> <file> <kind> by   string   delivery that uploads it now
+  pr:parts:<delivery>                   string   JSON, what became of each piece, until the attempt is recorded
 """
 
+import json
+import logging
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -13,10 +21,15 @@ import redis
 from messengers.base import File, Messenger, TakesFiles
 from postrider import records
 from postrider.files import Files
-from postrider.model import BUCKET, Claim, Verdict
+from postrider.model import BUCKET, Claim, Part, Verdict
 from postrider.records import account_key
 from postrider.scripts import unavailable_when_redis_is
 from postrider.transport import BYTES_A_S, WHOLE_S
+
+log = logging.getLogger("postrider.uploads")
+
+PARTS_KEPT_S = 7 * 86_400
+"""Longer than a delivery can wait for its next attempt, unless it is paused."""
 
 
 class Uploads:
@@ -31,6 +44,7 @@ class Uploads:
         self.redis = client
         self.files = files
         self.accounts = accounts
+        self._threads = ThreadPoolExecutor(1, "went")
 
     @unavailable_when_redis_is
     def ready(self, claims: Sequence[Claim]) -> list[Claim]:
@@ -43,16 +57,17 @@ class Uploads:
         for n in with_files:
             mid, _, index = found[n].delivery_id.partition("-")
             pipe.hget(f"pr:a:{mid}:{int(index) // BUCKET}", index)
+            pipe.get(f"pr:parts:{found[n].delivery_id}")
             pipe.mget([_known_key(found[n], file) for file in found[n].message.files])
         told = iter(pipe.execute())
         for n in with_files:
-            tried, known = next(told), next(told)
+            tried, went, known = next(told), next(told), next(told)
             claim = found[n]
             files = tuple(
                 replace(self.files.opened(file), known=(id_ or b"").decode())
                 for file, id_ in zip(claim.message.files, known, strict=True)
             )
-            found[n] = replace(claim, files=files, parts=records.parts(tried))
+            found[n] = replace(claim, files=files, parts=_both(records.parts(tried), _parts(went)))
         return [self._with_uploads(claim) if claim.files else claim for claim in found]
 
     def _with_uploads(self, claim: Claim) -> Claim:
@@ -60,14 +75,14 @@ class Uploads:
         if not self._reuses_s(claim):
             return claim
         client: Any = self.redis
-        for file in claim.files:
-            if file.known or not file.id:
-                continue
-            within_s = WHOLE_S + file.size / BYTES_A_S
+        missing = [file for file in claim.files if file.id and not file.known]
+        # They go up one after the other; who comes back for a dead worker's delivery goes on with its uploads.
+        within_s = sum(WHOLE_S + file.size / BYTES_A_S for file in missing)
+        for file in missing:
             lock = f"{_known_key(claim, file)} by"
-            if client.set(lock, claim.job_id, nx=True, ex=int(within_s) + 1):
+            if client.set(lock, claim.delivery_id, nx=True, ex=int(within_s) + 1):
                 continue
-            if client.get(lock) != claim.job_id.encode():
+            if client.get(lock) != claim.delivery_id.encode():
                 self._release(claim)
                 return replace(claim, waits=True)
         return claim
@@ -77,7 +92,11 @@ class Uploads:
         """Keeps what messengers call the files that these sent, and lets others upload what did not get up."""
         for verdict in verdicts:
             claim = verdict.claim
-            if not claim.files or not (keep_s := self._reuses_s(claim)):
+            if not claim.files:
+                continue
+            if verdict.attempt and verdict.attempt.parts:
+                self.redis.delete(f"pr:parts:{claim.delivery_id}")
+            if not (keep_s := self._reuses_s(claim)):
                 continue
             pipe: Any = self.redis.pipeline(transaction=False)
             for index, id_ in (verdict.known or {}).items():
@@ -90,13 +109,32 @@ class Uploads:
             if not claim.waits:
                 self._release(claim)
 
+    def went(self, claim: Claim, parts: Sequence[Part | None]) -> None:
+        """Notes what has gone of a delivery of several pieces, should its worker die before it can record that.
+
+        Soon, and not at once: who sends does not wait for Redis.
+        """
+        told = json.dumps([part and (part.outcome, part.said) for part in parts])
+        self._threads.submit(self._note, f"pr:parts:{claim.delivery_id}", told)
+
+    def _note(self, key: str, told: str) -> None:
+        try:
+            self.redis.set(key, told, ex=PARTS_KEPT_S)
+        except redis.RedisError as error:
+            log.warning("what has gone is not noted: %s", error)
+
+    def parts(self, claim: Claim) -> tuple[Part | None, ...]:
+        """What has gone of a delivery whose worker died."""
+        client: Any = self.redis
+        return _parts(client.get(f"pr:parts:{claim.delivery_id}"))
+
     def _release(self, claim: Claim) -> None:
         """Ends its uploads; another's lock it leaves alone."""
         client: Any = self.redis
         for file in claim.files:
             if file.id and not file.known:
                 lock = f"{_known_key(claim, file)} by"
-                if client.get(lock) == claim.job_id.encode():
+                if client.get(lock) == claim.delivery_id.encode():
                     client.delete(lock)
 
     def _reuses_s(self, claim: Claim) -> float:
@@ -107,3 +145,14 @@ class Uploads:
 def _known_key(claim: Claim, file: File) -> str:
     to = claim.recipient
     return f"pr:known:{account_key(to.service, to.account)} {file.id} {file.kind}"
+
+
+def _parts(told: bytes | None) -> tuple[Part | None, ...]:
+    return tuple(part and Part(*part) for part in json.loads(told)) if told else ()
+
+
+def _both(old: tuple[Part | None, ...], new: tuple[Part | None, ...]) -> tuple[Part | None, ...]:
+    """What has gone by either."""
+    if len(old) != len(new):
+        return new or old
+    return tuple(a if a and a.outcome == "sent" else b or a for a, b in zip(old, new, strict=True))

@@ -128,10 +128,20 @@ def of_pieces(parts: Sequence[Part | None], last: Outcome) -> Outcome:
     """The outcome of a delivery out of what has become of its pieces; `last` is how the last one that was tried ended."""
     if isinstance(last, Retry | Unclear) or all(part and part.outcome == "sent" for part in parts):
         return last
-    refused = [part for part in parts if part and part.outcome != "sent"]
-    if len(refused) == len(parts):
-        return Rejected(refused[0].said, dead=isinstance(last, Rejected) and last.dead)
-    return Rejected(PARTIAL)
+    if any(part and part.outcome == "sent" for part in parts):
+        return Rejected(PARTIAL)
+    refused = [part.said for part in parts if part and part.outcome == "rejected"]
+    return Rejected(refused[0], dead=isinstance(last, Rejected) and last.dead)
+
+
+def in_parts(found: Verdict, parts: Sequence[Part | None]) -> Verdict:
+    """`found`, with what has become of each piece where there are several; what has gone in part has not just failed."""
+    if found.attempt is None or len(parts) < 2:
+        return found
+    attempt = replace(found.attempt, parts=tuple(parts))
+    if found.state is State.FAILED and any(part and part.outcome == "sent" for part in parts):
+        attempt = replace(attempt, reason=PARTIAL)  # also when its tries are used up
+    return replace(found, attempt=attempt)
 
 
 def not_allowed(claim: Claim) -> Verdict | None:

@@ -19,6 +19,8 @@ from urllib.parse import unquote
 
 import uvloop
 
+from postrider.selftest.forms import Upload, parts_of
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -28,6 +30,13 @@ class Call:
     path: str
     headers: dict[str, str]
     json: dict[str, Any]
+    """Its object; of a form, the fields."""
+    uploads: dict[str, Upload] = field(default_factory=dict)
+
+    @property
+    def method(self) -> str:
+        """What was called: `sendPhoto`, `media`."""
+        return self.path.rpartition("/")[2]
 
     @property
     def service(self) -> str:
@@ -91,13 +100,36 @@ def says(status: int = 200, *, after_s: float = 0.0, **body: Any) -> Answer:
 def yes(call: Call, n: int, after_s: float = 0.0) -> Answer:
     """What the messenger says that has taken `call` as its message number `n`."""
     if call.service == "telegram":
-        return says(ok=True, result={"message_id": n}, after_s=after_s)
+        return says(ok=True, result=_made(call, n), after_s=after_s)
+    if call.method == "media":
+        return says(id=f"media.{n}", after_s=after_s)
     if call.service == "whatsapp":
         return says(messaging_product="whatsapp", messages=[{"id": f"wamid.{n}"}], after_s=after_s)
     viber: dict[str, object] = {"status": 0, "status_message": "ok", "message_token": n}
     if "broadcast_list" in call.json:
         viber["failed_list"] = []
     return Answer(body=json.dumps(viber).encode(), after_s=after_s)
+
+
+def _made(call: Call, n: int) -> object:
+    """The message that Telegram makes of it, or the messages of an album."""
+    kinds = ("photo", "video", "audio", "voice", "animation", "sticker", "document")
+    if call.method == "sendMediaGroup":
+        media = json.loads(call.json["media"]) if call.uploads else call.json["media"]
+        return [
+            _showing({"message_id": n + index}, each["type"], each["media"], n + index)
+            for index, each in enumerate(media)
+        ]
+    kind = next((kind for kind in kinds if kind in call.json or kind in call.uploads), None)
+    return _showing({"message_id": n}, kind, call.json.get(kind or ""), n)
+
+
+def _showing(message: dict[str, Any], kind: str | None, media: str | None, n: int) -> object:
+    if kind is None:
+        return message
+    new = not media or media.startswith(("attach://", "http"))
+    shown = {"file_id": f"file-{n}" if new else media}
+    return message | {kind: [{"file_id": "thumb"}, shown] if kind == "photo" else shown}
 
 
 RATES = [
@@ -115,6 +147,8 @@ class FakeMessenger:
         self.took: list[Call] = []
         """Those of `calls` whose message the messenger has."""
         self.script: Script = lambda _: None
+        self.reads_s = 0.0
+        """Seconds that it takes over each 64 KiB of a body."""
         self._ids = itertools.count(1)
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -176,9 +210,13 @@ class FakeMessenger:
         first, *lines = head[:-4].split("\r\n")
         headers = dict(line.split(": ", 1) for line in lines)
         length = next((int(v) for k, v in headers.items() if k.lower() == "content-length"), 0)
-        raw = await reader.readexactly(length)
+        raw = await self._read(reader, length)
         path = unquote(first.split(" ")[1].partition("?")[0])
-        call = Call(at, path, headers, json.loads(raw) if raw else {})
+        content_type = next((v for k, v in headers.items() if k.lower() == "content-type"), "")
+        if content_type.startswith("multipart/form-data"):
+            call = Call(at, path, headers, *parts_of(raw, content_type))
+        else:
+            call = Call(at, path, headers, json.loads(raw) if raw else {})
         answer = self.script(call) or yes(call, next(self._ids))
         self.calls.append(call)
         if answer.takes:
@@ -194,6 +232,15 @@ class FakeMessenger:
             await writer.drain()
             await asyncio.sleep(answer.every_s)
         return False
+
+    async def _read(self, reader: asyncio.StreamReader, length: int) -> bytes:
+        if not self.reads_s:
+            return await reader.readexactly(length)
+        body = b""
+        while len(body) < length:
+            body += await reader.readexactly(min(64 * 1024, length - len(body)))
+            await asyncio.sleep(self.reads_s)
+        return body
 
     def env(self) -> dict[str, str]:
         """The settings that make this server all three messengers, as fast as they come."""
