@@ -26,17 +26,11 @@ NONCE, TAG, AES_KEY = 12, 16, 32
 MOST = 2**36 - 32
 """Bytes that AES-GCM may encrypt under one nonce. NIST SP 800-38D, 5.2.1.1"""
 PART = 1 << 20
+HEAD = 8192
+"""Bytes that tell what a file is, and who for."""
 DOES_NOT_OPEN = "does not open: its key is not for this service, or it was cut or changed; encrypt it anew for GET /key"
 """For every fault alike: which one it was would help who guesses."""
 UNAUTHENTICATED = "is encrypted in a way that shows no change; use openssl cms -encrypt -aes-256-gcm, or zip what is meant for others"
-
-
-def is_encrypted(incoming: Incoming, wrapped_key: bytes | None) -> bool:
-    """Whether a file that came with this key, or with none, is to be opened."""
-    if wrapped_key is not None:
-        return True
-    head = _head(incoming)
-    return cms.is_envelope(head) or cms.is_unauthenticated(head)
 
 
 def opened(
@@ -52,10 +46,12 @@ def opened(
     `wrapped_key`: as raw bytes, or in base64. Raises InvalidRequest(field), and then leaves nothing behind.
     """
     if wrapped_key is None:
-        head = _head(incoming)
+        with incoming.reading() as file:
+            head = file.read(HEAD)
         if cms.is_unauthenticated(head):
             raise InvalidRequest(field, UNAUTHENTICATED)
-        if not cms.is_envelope(head):
+        # By who it is for, too: what was changed where it says what it is would else pass as a plain file.
+        if not (cms.is_envelope(head) or any(name in head for name in _ours(keys))):
             return incoming
     plain = files.incoming()
     try:
@@ -71,11 +67,6 @@ def opened(
         plain.close()
         raise
     return plain
-
-
-def _head(incoming: Incoming) -> bytes:
-    with incoming.reading() as file:
-        return file.read(cms.HEAD)
 
 
 def _open_pair(file: IO[bytes], size: int, key: bytes, plain: Incoming) -> None:
@@ -138,13 +129,18 @@ def _raw(wrapped: bytes, key: Key) -> bytes | None:
 
 def _key_of(envelope: cms.Envelope, keys: Keys) -> bytes:
     """The content key, from the part that is meant for one of our keys."""
-    ours = {name: key for key in keys.every() for name in _names(key)}
+    ours = _ours(keys)
     for wrapped in envelope.recipients:
         if key := ours.get(wrapped.rid):
             found = key.unwrap(wrapped.key) if len(wrapped.key) == key.size else None
             if found is not None and len(found) == AES_KEY:
                 return found
     return secrets.token_bytes(AES_KEY)
+
+
+def _ours(keys: Keys) -> dict[bytes, Key]:
+    """Our keys, by how a sender may name them."""
+    return {name: key for key in keys.every() for name in _names(key)}
 
 
 def _names(key: Key) -> Iterator[bytes]:
