@@ -196,13 +196,13 @@ def _keys(settings: Settings) -> Iterator[Check]:
         older = f", {there - 1} older still open files" if there > 1 else ""
         yield Check("keys", "ok", f"one is given to clients{older}; for their owner only")
     else:
-        yield Check("keys", "off", "none yet", "nothing: the API makes one as it starts")
+        yield Check("keys", "off", "none yet: the API makes one as it starts")
     count = f"{at_rest} key{'' if at_rest == 1 else 's'}"
     if settings.encrypt_at_rest:
         yield Check("at rest", "ok", f"texts and files are kept encrypted; {count}")
     else:
         more = f"; {count} for what was encrypted before" if at_rest else ""
-        yield Check("at rest", "off", f"not encrypted{more}", "set ENCRYPT_AT_REST=on")
+        yield Check("at rest", "off", f"texts and files are kept as they are{more}")
 
 
 # -- Redis

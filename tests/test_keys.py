@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from postrider.keys import Keys
 from postrider.ring import Ring
+from postrider.vault import Vault
 from tests.conftest import Api, Postrider, Start, wait_until
 
 
@@ -79,7 +80,7 @@ def test_threads_that_make_the_first_secret_at_once_get_the_same(tmp_path: Path)
     at_once, told = threading.Barrier(8), []
 
     def ask(n: int) -> None:
-        ring = Ring(tmp_path / "ring", ".txt", lambda: str(n).encode(), bytes.decode)
+        ring = Ring(tmp_path / "ring", ".txt", f"{n}".encode, bytes.decode)
         at_once.wait()
         told.append(ring.newest())
 
@@ -157,10 +158,27 @@ def test_a_new_key_is_given_out_without_a_restart(
     assert [key.pem for key in keys.every()] == [after, before]
 
 
+def test_the_diagnosis_tells_of_the_keys_and_who_else_could_read_them(
+    keys: Keys, postrider: Postrider, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(**settings: str) -> dict[str, tuple[str, str]]:
+        postrider("doctor", "--json", **settings)
+        checks = json.loads(capsys.readouterr().out)["checks"]
+        return {check["name"]: (check["state"], check["detail"]) for check in checks}
+
+    for path in keys.ring.folder.iterdir():
+        path.chmod(0o600)
+    assert told()["keys"][0] == "ok"
+    assert told()["at rest"][0] == "off"
+    Vault(keys.ring.folder / "at-rest").newest_id()
+    state, detail = told(ENCRYPT_AT_REST="on")["at rest"]
+    assert (state, detail.endswith("1 key")) == ("ok", True)
+    next(keys.ring.folder.glob("*.pem")).chmod(0o644)
+    assert told()["keys"][0] == "fault"
+
+
 def test_the_api_makes_its_key_as_it_starts(start: Start, tmp_path: Path) -> None:
-    start(
-        "postrider", "api", BIND="127.0.0.1:1", API_PROCESSES="1"
-    )  # it may not listen there: no matter
+    start("postrider", "api", BIND="127.0.0.1:1", API_PROCESSES="1")
     wait_until(lambda: (tmp_path / "keys" / "00000001.pem").exists(), 30, "a key")
 
 

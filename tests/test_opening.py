@@ -229,10 +229,10 @@ def test_nothing_is_left_open_or_lying_about_when_a_file_is_refused(
     files: Files, keys: Keys
 ) -> None:
     content, wrapped = pair(keys.newest())
-    before = len(os.listdir("/proc/self/fd"))
+    before = sum(1 for _ in Path("/proc/self/fd").iterdir())
     for _ in range(20):
         refuse(files, keys, content[:-1], wrapped)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before
     assert list(files.folder.iterdir()) == []
 
 
