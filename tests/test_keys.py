@@ -179,7 +179,7 @@ def test_the_diagnosis_tells_of_the_keys_and_who_else_could_read_them(
 
 def test_the_api_makes_its_key_as_it_starts(start: Start, tmp_path: Path) -> None:
     start("postrider", "api", BIND="127.0.0.1:1", API_PROCESSES="1")
-    wait_until(lambda: (tmp_path / "keys" / "00000001.pem").exists(), 30, "a key")
+    wait_until((tmp_path / "keys" / "00000001.pem").exists, 30, "a key")
 
 
 def test_keys_that_cannot_be_read_stop_the_start(
