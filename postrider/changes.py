@@ -15,6 +15,7 @@ import redis
 from postrider import records
 from postrider.model import STATES, State
 from postrider.scripts import Scripts, unavailable_when_redis_is
+from postrider.vault import KEYLESS, Vault
 
 CHUNK = 1_000
 Change = Literal["cancel", "pause", "resume", "move", "expire", "retry"]
@@ -53,8 +54,9 @@ class Changed:
 class Changes:
     """Changes what is kept in one Redis."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, vault: Vault = KEYLESS) -> None:
         self.redis = client
+        self.vault = vault
         self.scripts = Scripts(client)
 
     @unavailable_when_redis_is
@@ -98,7 +100,8 @@ class Changes:
     def rewrite(self, message_id: str, body: str) -> None:
         """Gives a message another text; what has gone, or is being sent, went with the old one."""
         client: Any = self.redis
-        client.hset(f"pr:m:{message_id}", "body", body)
+        kept = self.vault.seal(body, records.body_of(message_id))
+        client.hset(f"pr:m:{message_id}", "body", kept)
 
     @unavailable_when_redis_is
     def sweep(self, now: datetime, most: int = 10) -> None:

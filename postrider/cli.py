@@ -83,6 +83,7 @@ def api(_: argparse.Namespace) -> int:
     settings = Settings.from_env()
     open_accounts(settings)  # its faults are told once, before there are processes
     _demand_redis(settings)
+    _make_keys(settings)
     flags = ["--bind", settings.bind, "--workers", str(settings.api_processes)]
     if settings.tls_cert_file and settings.tls_key_file:
         flags += [
@@ -221,6 +222,21 @@ def _demand_redis(settings: Settings, timeout_s: float = READY_WAIT_S) -> None:
     """Redis answers and keeps what we promise, or Misconfigured says what is wrong with it."""
     for warning in demands.check(settings, embedded.wait_ready(settings, timeout_s)):
         sys.stderr.write(f"postrider: {warning}\n")
+
+
+def _make_keys(settings: Settings) -> None:
+    """There are keys, or Misconfigured says why not."""
+    from postrider.keys import Keys  # noqa: PLC0415 - the other commands start without it
+    from postrider.vault import Vault  # noqa: PLC0415
+
+    try:
+        Keys(settings.keys_dir).newest()
+        if settings.encrypt_at_rest:
+            Vault(settings.keys_dir / "at-rest").newest_id()
+    except (OSError, ValueError) as error:
+        raise Misconfigured(
+            f"DATA_DIR: the keys in {settings.keys_dir} cannot be read or made: {error}"
+        ) from None
 
 
 def _demand_free_port(settings: Settings) -> None:

@@ -26,6 +26,7 @@ from postrider import demands, embedded, link, queue, room
 from postrider.accounts import DEFAULT
 from postrider.errors import Misconfigured, Unavailable
 from postrider.inbox import Inbox
+from postrider.keys import Keys
 from postrider.outbox import Outbox
 from postrider.records import account_key
 from postrider.service import RESCUE_AFTER_S, open_accounts
@@ -33,6 +34,7 @@ from postrider.settings import Settings
 from postrider.standing import standings
 from postrider.store import Store
 from postrider.transport import Blocking
+from postrider.vault import Vault
 
 SKEW_S = 2.0
 """Seconds that this clock and Redis's may be apart."""
@@ -97,6 +99,7 @@ def examine(about_to: Callable[[str], None] = lambda _: None) -> Report:
         report.checks += [Check("settings", "fault", fault, remedy) for fault in error.faults]
         return report
     report.checks += _settings(settings, accounts)
+    report.checks += _keys(settings)
     about_to("Redis")
     try:
         with link.connect(settings.redis_address) as client:
@@ -170,6 +173,36 @@ def _settings(settings: Settings, accounts: Mapping[tuple[str, str], Messenger])
         remedy = f"set it to the https:// address of this API, then: postrider hooks set {callers}"
         detail = f"{what}, and {callers} sends nothing before it can call us"
         yield Check("PUBLIC_URL", "fault", detail, remedy)
+
+
+# -- encryption
+
+
+def _keys(settings: Settings) -> Iterator[Check]:
+    """What files are encrypted for, and what is kept encrypted by."""
+    try:
+        keys, kept = Keys(settings.keys_dir), Vault(settings.keys_dir / "at-rest")
+        there, at_rest = len(keys.every()), len(kept.ids())
+    except (OSError, ValueError) as error:
+        remedy = f"put it back from a backup, {RESTART}"
+        yield Check("keys", "fault", f"{settings.keys_dir} cannot be read: {error}", remedy)
+        return
+    rings = (keys.ring, kept.ring)
+    paths = [path for ring in rings for path in (*ring.paths(), ring.folder) if path.exists()]
+    if exposed := [path for path in paths if path.stat().st_mode & 0o077]:
+        detail = f"{exposed[0]} is open to others on this machine"
+        yield Check("keys", "fault", detail, f"chmod -R go= {settings.keys_dir}")
+    elif there:
+        older = f", {there - 1} older still open files" if there > 1 else ""
+        yield Check("keys", "ok", f"one is given to clients{older}; for their owner only")
+    else:
+        yield Check("keys", "off", "none yet: the API makes one as it starts")
+    count = f"{at_rest} key{'' if at_rest == 1 else 's'}"
+    if settings.encrypt_at_rest:
+        yield Check("at rest", "ok", f"texts and files are kept encrypted; {count}")
+    else:
+        more = f"; {count} for what was encrypted before" if at_rest else ""
+        yield Check("at rest", "off", f"texts and files are kept as they are{more}")
 
 
 # -- Redis

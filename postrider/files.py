@@ -12,8 +12,8 @@ import os
 import re
 import secrets
 import unicodedata
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -24,15 +24,18 @@ from typing import IO, Any, BinaryIO
 import redis
 
 from messengers.base import File
-from postrider import records, sniffing
+from postrider import records, sealed, sniffing
 from postrider.errors import InvalidRequest, NotFound
 from postrider.model import Attachment
 from postrider.scripts import Scripts, unavailable_when_redis_is
+from postrider.vault import KEYLESS, Vault
 
 UNUSED_KEPT_S = 86_400.0
 NAME_LIMIT = 150
 """Characters of a file's name; some file systems have 255 bytes."""
 ID_BYTES = 16
+SEALED = ".sealed"
+"""Behind the name of what is encrypted on the disk."""
 _ID = re.compile(r"[\w-]{22}")
 
 
@@ -49,24 +52,26 @@ class Stored:
 class Files:
     """What is kept in one folder and one Redis."""
 
-    def __init__(self, client: redis.Redis, folder: Path) -> None:
+    def __init__(self, client: redis.Redis, folder: Path, vault: Vault = KEYLESS) -> None:
         self.redis = client
         self.scripts = Scripts(client)
         self.folder = folder
+        self.vault = vault
 
     # -- keeping
 
     def incoming(self) -> "Incoming":
         """A new file, to be written and then kept."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return Incoming(self.folder)
+        return Incoming(self.folder, self.vault if self.vault.seals else None)
 
     @unavailable_when_redis_is
     def keep(self, incoming: "Incoming", name: str, owner: str, now: datetime) -> Stored:
         """Keeps what was written, under a new id."""
         id_ = secrets.token_urlsafe(ID_BYTES)
         name = clean_name(name)
-        seen = sniffing.look(incoming.file, name)
+        with incoming.reading() as content:
+            seen = sniffing.look(content, name)
         file = File(
             name=name,
             media_type=seen.media_type,
@@ -87,7 +92,7 @@ class Files:
             "owner": owner,
             "at": records.seconds(now.timestamp()),
         }
-        incoming.link(self._path(id_))
+        incoming.link(self.path(id_, sealed=incoming.sealed))
         pipe: Any = self.redis.pipeline()
         pipe.hset(f"pr:file:{id_}", mapping=fields)
         pipe.zadd("pr:files:unused", {id_: now.timestamp() + UNUSED_KEPT_S})
@@ -141,7 +146,10 @@ class Files:
 
     def open(self, id_: str) -> BinaryIO:
         """What a file holds, from its beginning. Raises OSError."""
-        return self._path(id_).open("rb")
+        try:
+            return self.path(id_).open("rb")
+        except FileNotFoundError:
+            return sealed.reading(self.path(id_, sealed=True).open("rb"), self.vault)
 
     # -- deleting
 
@@ -165,43 +173,84 @@ class Files:
             pass
         while ids := client.srandmember("pr:files:deleted", most):
             for id_ in ids:
-                self._path(id_.decode()).unlink(missing_ok=True)
+                for is_sealed in (False, True):
+                    self.path(id_.decode(), sealed=is_sealed).unlink(missing_ok=True)
             client.srem("pr:files:deleted", *ids)
 
-    def _path(self, id_: str) -> Path:
+    @staticmethod
+    def is_id(name: str) -> bool:
+        """Whether a file could have this id."""
+        return bool(_ID.fullmatch(name))
+
+    def path(self, id_: str, *, sealed: bool = False) -> Path:
+        """Where a file lies; `sealed`: when it is encrypted. Raises FileNotFoundError."""
         if not _ID.fullmatch(id_):
             raise FileNotFoundError("no file has such an id")
-        return self.folder / id_
+        return self.folder / (id_ + SEALED if sealed else id_)
 
 
 class Incoming:
     """A file that is being written: gone when it is closed without having been linked, also when this process dies."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, vault: Vault | None = None) -> None:
+        """`vault`: it is encrypted on the disk."""
         self._named: Path | None = None
         self.size = 0
         self._digest = hashlib.sha256()
+        self.file = self._new(folder)
+        self._vault = vault
+        self._writer = sealed.Writer(self.file, vault) if vault else None
+
+    def _new(self, folder: Path) -> IO[bytes]:
         if hasattr(os, "O_TMPFILE"):
             with suppress(OSError):  # some file systems cannot
                 fd = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600)
-                self.file: IO[bytes] = os.fdopen(fd, "w+b")
-                return
+                return os.fdopen(fd, "w+b")
         named = NamedTemporaryFile(dir=folder, prefix="incoming-", delete=False)  # noqa: SIM115 - closed by close()
-        self.file, self._named = named.file, Path(named.name)
+        self._named = Path(named.name)
+        return named.file
 
     def write(self, part: bytes) -> int:
         """Appends."""
         self._digest.update(part)
         self.size += len(part)
-        return self.file.write(part)
+        if self._writer is None:
+            return self.file.write(part)
+        self._writer.write(part)
+        return len(part)
+
+    @property
+    def sealed(self) -> bool:
+        """Whether it is encrypted on the disk."""
+        return self._writer is not None
+
+    @contextmanager
+    def reading(self) -> Iterator[IO[bytes]]:
+        """What was written, from its beginning. An encrypted one cannot be written any further."""
+        if self._writer is None or self._vault is None:
+            self.file.seek(0)
+            yield self.file
+        else:
+            self._writer.end()
+            with sealed.reading(self.file, self._vault, closes=False) as file:
+                yield file
+        self.file.seek(0, 2)
 
     @property
     def sha256(self) -> str:
         """The digest of what was written, in hexadecimal digits."""
         return self._digest.hexdigest()
 
+    def replace(self, path: Path) -> None:
+        """Makes it stay as `path`, also where there is a file already."""
+        draft = path.with_name(f"incoming-{secrets.token_hex(8)}")
+        self.link(draft)
+        draft.replace(path)
+
     def link(self, path: Path) -> None:
         """Makes it stay, as `path`."""
+        if self._writer is not None:
+            self._writer.end()
         self.file.flush()
         os.fsync(self.file.fileno())
         if self._named:

@@ -33,6 +33,7 @@ from postrider.model import (
 )
 from postrider.records import account_key
 from postrider.scripts import Scripts, unavailable_when_redis_is
+from postrider.vault import KEYLESS, Vault
 
 SCAN = 2_000
 """Records that one call of a script looks at: a few milliseconds."""
@@ -95,8 +96,9 @@ class Summary:
 class Finder:
     """Finds in one Redis."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, vault: Vault = KEYLESS) -> None:
         self.redis = client
+        self.vault = vault
         self.scripts = Scripts(client)
 
     @unavailable_when_redis_is
@@ -115,7 +117,7 @@ class Finder:
             if after is not None:
                 more["after"] = after
             rows, texts, go_on = self.scripts.run("find", json.dumps(asked | ways[n] | more))
-            messages = _messages(texts)
+            messages = _messages(texts, self.vault)
             found += (_found(row, messages) for row in rows)
             after = json.loads(go_on) if go_on else None
             if after is None:
@@ -154,7 +156,11 @@ class Finder:
             if after is not None:
                 more["after"] = after
             rows, go_on = self.scripts.run("find_messages", json.dumps(asked | more))
-            found += (s for s in map(_summary, rows) if wanted.state in {None, s.state})
+            found += (
+                s
+                for s in (_summary(row, self.vault) for row in rows)
+                if wanted.state in {None, s.state}
+            )
             if not go_on:
                 return found, None
             after = go_on.decode()
@@ -171,7 +177,7 @@ class Finder:
         if not ids:
             return [], further
         rows, _ = self.scripts.run("find_messages", json.dumps({"ids": ids}))
-        summaries = map(_summary, rows)
+        summaries = (_summary(row, self.vault) for row in rows)
         return [s for s in summaries if wanted.state in {None, s.state}], further
 
     @unavailable_when_redis_is
@@ -181,7 +187,7 @@ class Finder:
             return None
         asked = {"ids": [message_id]} | ({} if owner is None else {"owner": owner})
         rows, _ = self.scripts.run("find_messages", json.dumps(asked))
-        return _summary(rows[0]) if rows else None
+        return _summary(rows[0], self.vault) if rows else None
 
     @unavailable_when_redis_is
     def delivery(self, delivery_id: str, owner: str | None) -> Found | None:
@@ -194,7 +200,7 @@ class Finder:
         rows, texts, _ = self.scripts.run("find", json.dumps(asked))
         if not rows or rows[0][0].decode() != delivery_id:
             return None
-        return _found(rows[0], _messages(texts))
+        return _found(rows[0], _messages(texts, self.vault))
 
     # -- which way
 
@@ -287,19 +293,19 @@ def _found(row: Sequence[bytes], messages: Mapping[str, Message]) -> Found:
     )
 
 
-def _messages(flat: Sequence[Any]) -> dict[str, Message]:
+def _messages(flat: Sequence[Any], vault: Vault) -> dict[str, Message]:
     return {
-        mid.decode(): records.message(mid.decode(), fields)
+        mid.decode(): records.message(mid.decode(), fields, vault)
         for mid, fields in zip(flat[::2], flat[1::2], strict=True)
     }
 
 
-def _summary(row: Sequence[Any]) -> Summary:
+def _summary(row: Sequence[Any], vault: Vault) -> Summary:
     mid, fields, counts = row
     states = {
         STATES[letter.decode()]: n for letter, n in zip(counts[::2], counts[1::2], strict=True)
     }
-    return Summary(records.message(mid.decode(), fields), states)
+    return Summary(records.message(mid.decode(), fields, vault), states)
 
 
 def _cursor(walk: str, after: object) -> str:

@@ -10,22 +10,29 @@ import redis
 from messengers.base import Person
 from postrider import records
 from postrider.scripts import Scripts, unavailable_when_redis_is
+from postrider.vault import KEYLESS, Vault
 
 PEOPLE_KEPT = 1_000
 NOTES_KEPT = 10_000
 
 
+def note_of(key: str) -> str:
+    """Where a note is kept, as the vault knows it."""
+    return f"pr:inbox {key}"
+
+
 class Inbox:
     """Notes and people in one Redis."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, vault: Vault = KEYLESS) -> None:
         self.redis = client
+        self.vault = vault
         self.scripts = Scripts(client)
 
     @unavailable_when_redis_is
     def keep_note(self, key: str, note: dict[str, str]) -> None:
         """Keeps a note of the sandbox, once per key."""
-        self.scripts.run("inbox", key, json.dumps(note), NOTES_KEPT)
+        self.scripts.run("inbox", key, self.vault.seal_json(note, note_of(key)), NOTES_KEPT)
 
     @unavailable_when_redis_is
     def notes(
@@ -46,7 +53,13 @@ class Inbox:
             return []
         texts = client.hmget("pr:inbox", [key for key, _ in order])
         return [
-            (records.moment(at), {"key": key.decode(), **json.loads(text)})
+            (
+                records.moment(at),
+                {
+                    "key": key.decode(),
+                    **json.loads(self.vault.open(text, note_of(key.decode()))),
+                },
+            )
             for (key, at), text in zip(order, texts, strict=True)
             if text is not None
         ]

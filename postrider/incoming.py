@@ -15,12 +15,15 @@ from messengers.base import Incoming, Kind
 from postrider import records
 from postrider.errors import InvalidRequest
 from postrider.scripts import Scripts, unavailable_when_redis_is
+from postrider.vault import KEYLESS, Vault
 
 KEPT_S = 30 * 86_400
 """Seconds for which an incoming message is kept."""
 KNOWN_S = 8 * 86_400
 """Seconds for which a repeat is known as one: Meta repeats for 7 days, the others for less."""
 CHUNK = 500
+PLACE = "pr:incoming"
+"""Where texts are kept, as the vault knows it."""
 LOOKED_AT = 10_000
 """Messages that a filter looks at for one page: where few match, a page is short, and the next one goes on."""
 _CURSOR = re.compile(r"(?!0+-0+$)[0-9]{1,15}-[0-9]{1,10}")
@@ -81,8 +84,9 @@ def wish(message: Incoming, opt_out: frozenset[str], opt_in: frozenset[str]) -> 
 class Arrivals:
     """Incoming messages in one Redis: `pr:incoming`, the newest so many."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, vault: Vault = KEYLESS) -> None:
         self.redis = client
+        self.vault = vault
         self.scripts = Scripts(client)
 
     @unavailable_when_redis_is
@@ -108,9 +112,10 @@ class Arrivals:
             args: list[str | bytes] = []
             for m in chunk:
                 tos = (m.sender, *m.also)
-                text = _text(service, account, m)
+                asks = wish(m, opt_out, opt_in)
+                text = _text(service, account, m, self.vault if asks != "o" else KEYLESS)
                 event = _event(told_at, service, account, m) if told_at else ""
-                args += (_mark(key, m), text, wish(m, opt_out, opt_in), event)
+                args += (_mark(key, m), text, asks, event)
                 args += (str(len(tos)), *tos)
             found = self.scripts.run("incoming", kept, KEPT_S, KNOWN_S, key, *args)
             new += (m for m, is_new in zip(chunk, found, strict=True) if is_new)
@@ -141,7 +146,7 @@ class Arrivals:
                 value is None or (value in uuids if name == "uuid" else told[name] == value)
                 for name, value in wanted.items()
             ):
-                rows.append(_heard(id_, told))
+                rows.append(_heard(id_, told, self.vault))
         return HeardPage(rows, None)
 
     def _newest(self, cursor: str | None, part: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -159,7 +164,7 @@ def _mark(account: str, message: Incoming) -> bytes:
     return hashlib.blake2b(told, digest_size=10).digest()
 
 
-def _text(service: str, account: str, m: Incoming) -> str:
+def _text(service: str, account: str, m: Incoming, vault: Vault) -> str:
     fields: dict[str, object] = {
         "id": m.id,
         "service": service,
@@ -167,7 +172,7 @@ def _text(service: str, account: str, m: Incoming) -> str:
         "uuid": m.sender,
         "also": m.also,
         "name": m.name,
-        "text": m.text,
+        "text": vault.seal_word(m.text, PLACE),
         "kind": m.kind,
         "at": m.at.timestamp() if m.at else None,
     }
@@ -188,7 +193,7 @@ def _event(at: datetime, service: str, account: str, m: Incoming) -> str:
     return records.event_line("message.received", data, at)
 
 
-def _heard(id_: str, told: dict[str, Any]) -> Heard:
+def _heard(id_: str, told: dict[str, Any], vault: Vault) -> Heard:
     received_at = records.moment(int(id_.partition("-")[0]) / 1000)
     return Heard(
         id=id_,
@@ -197,7 +202,7 @@ def _heard(id_: str, told: dict[str, Any]) -> Heard:
         account=told["account"],
         uuid=told["uuid"],
         name=told["name"],
-        text=told["text"],
+        text=vault.open_word(told["text"], PLACE),
         kind=told["kind"],
         at=received_at if told["at"] is None else records.moment(told["at"]),
         received_at=received_at,

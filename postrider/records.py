@@ -5,7 +5,7 @@ import binascii
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,6 +28,7 @@ from postrider.model import (
     Verdict,
     new_message_id,
 )
+from postrider.vault import KEYLESS, Vault
 from postrider.windows import Window
 
 SENT_WITH = (
@@ -57,10 +58,12 @@ def seconds(value: float) -> str:
     return f"{value:.6f}"
 
 
-def message_fields(m: Message, further: Mapping[str, str]) -> list[str]:
+def message_fields(
+    m: Message, further: Mapping[str, str], vault: Vault = KEYLESS
+) -> list[str | bytes]:
     """The hash of a message, and what of `further` is not empty: name, value, name, value ..."""
-    fields = {
-        "body": m.body,
+    fields: dict[str, str | bytes] = {
+        "body": vault.seal(m.body, body_of(m.id)),
         "accepted": seconds(m.accepted_at.timestamp()),
         "due": seconds(m.due_at.timestamp()),
         "timed": "1" if m.timed else "0",
@@ -69,7 +72,8 @@ def message_fields(m: Message, further: Mapping[str, str]) -> list[str]:
     }
     if m.template:
         t = m.template
-        fields["template"] = json.dumps([t.name, t.language, list(t.components)])
+        told = _as_json([t.name, t.language, list(t.components)])
+        fields["template"] = vault.seal(told, template_of(m.id))
     if more := _more(m.terms):
         fields["more"] = _as_json(more)
     if m.terms.zoned:
@@ -89,27 +93,47 @@ def message_fields(m: Message, further: Mapping[str, str]) -> list[str]:
     return [part for field in fields.items() for part in field]
 
 
-def messages(flat: Sequence[Any]) -> dict[str, Message]:
+def size(fields: Iterable[str | bytes]) -> int:
+    """Bytes of these."""
+    return sum(len(part.encode() if isinstance(part, str) else part) for part in fields)
+
+
+def body_of(mid: str) -> str:
+    """Where a message's text is kept, as the vault knows it."""
+    return f"pr:m:{mid} body"
+
+
+def template_of(mid: str) -> str:
+    """Where a message's template is kept, as the vault knows it."""
+    return f"pr:m:{mid} template"
+
+
+def messages(flat: Sequence[Any], vault: Vault = KEYLESS) -> dict[str, Message]:
     """What a script gives of messages (id, fields, id, fields ...), by id."""
     return {
-        mid.decode(): _message(mid.decode(), dict(zip(SENT_WITH, values, strict=True)))
+        mid.decode(): _message(mid.decode(), dict(zip(SENT_WITH, values, strict=True)), vault)
         for mid, values in zip(flat[::2], flat[1::2], strict=True)
     }
 
 
-def message(mid: str, flat: Sequence[bytes]) -> Message:
+def message(mid: str, flat: Sequence[bytes], vault: Vault = KEYLESS) -> Message:
     """A message out of all its fields: name, value, name, value ..."""
-    return _message(mid, dict(zip(flat[::2], flat[1::2], strict=True)))
+    return _message(mid, dict(zip(flat[::2], flat[1::2], strict=True)), vault)
 
 
-def _message(mid: str, fields: Mapping[bytes, Any]) -> Message:
+def _message(mid: str, fields: Mapping[bytes, Any], vault: Vault) -> Message:
     template, more, tags, files = (
         fields.get(name) for name in (b"template", b"more", b"tags", b"files")
     )
+    body = fields[b"body"]
+    if body[:1] == b"\0":  # asked here, so that nothing is called for what is not encrypted
+        body = vault.open(body, body_of(mid))
+    if template and template[:1] == b"\0":
+        template = vault.open(template, template_of(mid))
     name, language, components = json.loads(template) if template else ("", "", [])
     return Message(
         id=mid,
-        body=fields[b"body"].decode(),
+        body=body.decode(),
         accepted_at=moment(fields[b"accepted"]),
         due_at=moment(fields[b"due"]),
         timed=fields[b"timed"] == b"1",
@@ -196,10 +220,12 @@ def delivery(id_: str, raw: bytes) -> Delivery:
     return Delivery(id_, STATES[marks[0]], _recipient(account, uuid), attempts)
 
 
-def claims(now: bytes, rows: Sequence[Any], messages_: Sequence[Any]) -> Iterator[Claim]:
+def claims(
+    now: bytes, rows: Sequence[Any], messages_: Sequence[Any], vault: Vault = KEYLESS
+) -> Iterator[Claim]:
     """What a script gives of claims."""
     at = moment(now)
-    known = messages(messages_)
+    known = messages(messages_, vault)
     for job_id, attempts, account, uuid, to, how, deaths, held in rows:
         yield Claim(
             job_id=job_id.decode(),

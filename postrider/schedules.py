@@ -16,6 +16,7 @@ from postrider import records
 from postrider.recurrence import Occurrence, Recurrence
 from postrider.room import Room
 from postrider.scripts import Scripts, unavailable_when_redis_is
+from postrider.vault import KEYLESS, Vault
 
 State = Literal["active", "paused", "ended", "deleted", "gone"]
 Missed = Literal["skip", "once", "all"]
@@ -113,11 +114,17 @@ def _read(id_: str, values: Sequence[bytes | None]) -> Schedule | None:
     )
 
 
+def body_of(id_: str) -> str:
+    """Where a schedule's message is kept, as the vault knows it."""
+    return f"pr:s:{id_} body"
+
+
 class Schedules:
     """The schedules in one Redis."""
 
-    def __init__(self, client: redis.Redis, room: Room) -> None:
+    def __init__(self, client: redis.Redis, room: Room, vault: Vault = KEYLESS) -> None:
         self.redis = client
+        self.vault = vault
         self.scripts = Scripts(client)
         self.room = room
 
@@ -129,10 +136,10 @@ class Schedules:
 
         `body`: its message as the client gave it; None leaves it as it is.
         """
-        more = []
+        more: list[str | bytes] = []
         if body is not None:
-            text = json.dumps(body, ensure_ascii=False)
-            self.room.demand(len(text.encode()) + TAKES)
+            text = self.vault.seal_json(body, body_of(schedule.id))
+            self.room.demand(len(text) + TAKES)
             more = ["body", text]
         at = records.seconds(look_at.timestamp()) if look_at else ""
         told = _written(schedule)
@@ -154,7 +161,8 @@ class Schedules:
     def body(self, id_: str) -> dict[str, Any]:
         """Its message as the client gave it; empty when it is gone."""
         client: Any = self.redis
-        found: dict[str, Any] = json.loads(client.hget(f"pr:s:{id_}", "body") or b"{}")
+        kept = client.hget(f"pr:s:{id_}", "body") or b"{}"
+        found: dict[str, Any] = json.loads(self.vault.open(kept, body_of(id_)))
         return found
 
     @unavailable_when_redis_is

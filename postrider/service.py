@@ -36,6 +36,7 @@ from postrider.sender import Sender
 from postrider.settings import Settings
 from postrider.store import COMMIT_WITHIN_S, ENDED_ILL, ENDED_WELL, Page, Store, accepted
 from postrider.suppressions import Suppressions
+from postrider.vault import Vault
 from postrider.webhooks import Webhooks
 
 log = logging.getLogger("postrider.service")
@@ -59,8 +60,11 @@ class Service:
         self.store = store
         self.settings = settings
         self.accounts = accounts
-        self.finder = Finder(store.redis)
-        self.changes = Changes(store.redis)
+        self.vault = store.vault = Vault(
+            settings.keys_dir / "at-rest", seals=settings.encrypt_at_rest
+        )
+        self.finder = Finder(store.redis, self.vault)
+        self.changes = Changes(store.redis, self.vault)
         self.repeats = Repeats(store.redis)
         self.ledger = Ledger(store.redis)
         self.suppressions = Suppressions(store.redis)
@@ -68,13 +72,13 @@ class Service:
         self.outbox = Outbox(store.redis)
         self.alerts = Alerts(store.redis, settings)
         self.checks = Checks(settings, accounts)
-        self.files = Files(store.redis, settings.data_dir / "files")
+        self.files = Files(store.redis, settings.data_dir / "files", self.vault)
         self.sender = Sender(store, settings, accounts, self.counts, self.files)
         self.webhooks = Webhooks(store, settings, accounts)
         self.inbox = self.webhooks.inbox
         self.receipts = self.webhooks.receipts
         self.arrivals = self.webhooks.arrivals
-        plans = Schedules(store.redis, store.room)
+        plans = Schedules(store.redis, store.room, self.vault)
         self.schedules = Planner(plans, self, store.now, settings.delete_finished_timeout)
 
     # -- accepting

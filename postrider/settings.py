@@ -171,6 +171,8 @@ class Settings(BaseModel):
     """Addresses or networks of proxies whose `X-Forwarded-For` is believed, comma-separated."""
     audit_kept: PositiveInt = 100_000
     """Entries kept of each kind in the audit log: sent, refused, changed."""
+    encrypt_at_rest: Switch = False
+    """Keep texts in Redis, and files on the disk, encrypted under keys in `DATA_DIR/keys`."""
     sandbox: Switch = True
     """Offer the `sandbox` messenger."""
     accounts_file: Path = Path("accounts.toml")
@@ -375,6 +377,11 @@ class Settings(BaseModel):
     def alert_places(self) -> list[str]:
         """The URLs of `alert_urls`, each a secret."""
         return _urls(self.alert_urls)
+
+    @property
+    def keys_dir(self) -> Path:
+        """Where the keys lie for which clients encrypt files; in `at-rest`, those for what is kept."""
+        return self.data_dir / "keys"
 
     @property
     def redis_socket(self) -> Path:

@@ -34,6 +34,7 @@ from postrider.owned import Owned
 from postrider.room import Room, size_of
 from postrider.scripts import Scripts, unavailable_when_redis_is
 from postrider.settings import Durability
+from postrider.vault import KEYLESS, Vault
 
 CHUNK = 1_000
 """Deliveries that one script call touches at most: Redis answers nobody else meanwhile."""
@@ -178,9 +179,11 @@ def _demand_ok(told: str) -> None:
     raise Unavailable("Redis was too slow to take it; nothing was accepted")
 
 
-def _listed(rows: Iterable[tuple[float, str, bytes]], texts: Sequence[Any]) -> list[Listed]:
+def _listed(
+    rows: Iterable[tuple[float, str, bytes]], texts: Sequence[Any], vault: Vault
+) -> list[Listed]:
     """Rows (time, id, record) with their messages, as a script gives them."""
-    messages = records.messages(texts)
+    messages = records.messages(texts, vault)
     return [(records.delivery(id_, raw), messages[id_.partition("-")[0]]) for _, id_, raw in rows]
 
 
@@ -191,6 +194,8 @@ class Store:
         self.redis = client
         self.scripts = Scripts(client)
         self.room = Room(client)
+        self.vault: Vault = KEYLESS
+        """What reads and writes texts; the service's, once it is made over this store."""
         self._commit: Callable[..., Any] = {
             "always": Fsync(client).command,
             "everysec": Written(client).command,
@@ -232,7 +237,7 @@ class Store:
         if own_dues := any(to.send_at for to in new.recipients):
             written = list(map(" ".join, zip(_dues(new, now), written, strict=True)))
 
-        def step(phases: int, first: int, count: int, *more: str | float) -> None:
+        def step(phases: int, first: int, count: int, *more: str | float | bytes) -> None:
             command = self._commit if phases & _COMMIT else self.redis.execute_command
             words = (phases, message_id, deadline, due, first, count, *more)
             if schedule:
@@ -247,8 +252,8 @@ class Store:
             "callback_url": new.callback_url or "",
             "callback_format": new.callback_format if new.callback_url else "",
         }
-        fields = records.message_fields(message, further)
-        texts = sum(len(text.encode()) for text in (*fields, *written))
+        fields = records.message_fields(message, further, self.vault)
+        texts = records.size(fields) + sum(len(text.encode()) for text in written)
         self.room.demand(size_of(texts, message.total, told=told))
         if message.total <= CHUNK:
             with _committing():
@@ -318,7 +323,7 @@ class Store:
             json.dumps(specs),
         )
         wait_s = float(next_look) - float(now) if next_look else None
-        claims = self._with_zones(list(records.claims(now, rows, messages)))
+        claims = self._with_zones(list(records.claims(now, rows, messages, self.vault)))
         return Claimed(claims, records.moment(now), wait_s, bool(more))
 
     @unavailable_when_redis_is
@@ -328,7 +333,9 @@ class Store:
         now, rows, messages = self.scripts.run(
             "claim_one", job_id, lease_s, chance, json.dumps(specs)
         )
-        return next(iter(self._with_zones(list(records.claims(now, rows, messages)))), None)
+        return next(
+            iter(self._with_zones(list(records.claims(now, rows, messages, self.vault)))), None
+        )
 
     @unavailable_when_redis_is
     def renew(self, job_ids: Iterable[str], lease_s: float) -> None:
@@ -374,7 +381,7 @@ class Store:
         None for `lease_s` seconds after a time in which nobody swept: Redis was away, and no worker could renew.
         """
         now, rows, messages = self.scripts.run("overdue", most, 5, 3 * 5, lease_s)
-        return list(records.claims(now, rows, messages))
+        return list(records.claims(now, rows, messages, self.vault))
 
     @unavailable_when_redis_is
     def rescue(self, late_s: float, most: int = 100) -> int:
@@ -442,7 +449,7 @@ class Store:
             owned = Owned(self.scripts, owner)
             own, end = owned.page(lists, order, limit, at, behind)
             last = records.cursor(*end) if end else None
-            return Page(_listed(own, owned.messages), owned.total(lists), last)
+            return Page(_listed(own, owned.messages, self.vault), owned.total(lists), last)
         total = 0
         texts: list[Any] = []
         found: list[tuple[float, str, bytes]] = []
@@ -454,7 +461,7 @@ class Store:
         found.sort(key=lambda row: row[:2], reverse=order == "down")
         shown = found[:limit]
         last = records.cursor(*shown[-1][:2]) if len(found) > limit else None
-        return Page(_listed(shown, texts), total, last)
+        return Page(_listed(shown, texts, self.vault), total, last)
 
     @unavailable_when_redis_is
     def owners(self, mids: Sequence[str]) -> list[str | None]:

@@ -22,8 +22,8 @@ class Webhooks:
         self.settings = settings
         self.accounts = accounts
         self.receipts = Receipts(store.redis)
-        self.arrivals = Arrivals(store.redis)
-        self.inbox = Inbox(store.redis)
+        self.arrivals = Arrivals(store.redis, store.vault)
+        self.inbox = Inbox(store.redis, store.vault)
 
     def receive(self, service: str, account: str, headers: Mapping[str, str], body: bytes) -> None:
         """Takes what a messenger posted to our webhook. `headers`: lower-case names; `body`: as it came.

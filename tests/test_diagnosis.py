@@ -58,6 +58,8 @@ def test_a_healthy_set_up_has_no_fault(examine: Examine) -> None:
         "settings": "ok",
         "API": "ok",
         "PUBLIC_URL": "ok",
+        "keys": "off",
+        "at rest": "off",
         "Redis": "ok",
         "durability": "ok",
         "Redis memory": "warning",
@@ -174,6 +176,8 @@ def test_what_is_not_set_up_names_what_it_lacks(examine: Examine) -> None:
     off = {c.name: c.remedy for c in report.checks if c.state == "off"}
     assert off == {
         "PUBLIC_URL": "",
+        "keys": "",
+        "at rest": "",
         "telegram": "set TELEGRAM_BOT_TOKEN",
         "viber": "set VIBER_AUTH_TOKEN",
         "sandbox": "set SANDBOX=on",

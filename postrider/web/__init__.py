@@ -13,6 +13,7 @@ from postrider.admission import Admission
 from postrider.audit import Audit
 from postrider.clients import Clients
 from postrider.errors import Misconfigured, Unavailable
+from postrider.keys import Keys
 from postrider.logins import Logins
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
@@ -27,6 +28,7 @@ from postrider.web import (
     health,
     hooks,
     incoming,
+    keys,
     messages,
     metrics,
     operations,
@@ -98,6 +100,7 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     app.register_blueprint(deliveries.blueprint(service, gate))
     app.register_blueprint(operations.blueprint(service, gate))
     app.register_blueprint(schedules.blueprint(service, gate))
+    app.register_blueprint(keys.blueprint(Keys(settings.keys_dir), gate))
     app.register_blueprint(health.blueprint(service))
     app.register_blueprint(hooks.blueprint(service))
     app.register_blueprint(incoming.blueprint(service, gate))

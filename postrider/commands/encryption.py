@@ -1,0 +1,189 @@
+"""`postrider encrypt` and `postrider encryption`: files encrypted for a service, and the keys of this one."""
+
+import argparse
+import base64
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import GCM
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from messengers.base import NoReply, Request
+from postrider import link
+from postrider.commands.terminal import refuse, say, say_json
+from postrider.errors import InvalidRequest, Misconfigured, PostriderError
+from postrider.files import Files
+from postrider.keys import OAEP, Keys
+from postrider.resealing import Resealing
+from postrider.settings import Settings
+from postrider.transport import Blocking
+from postrider.vault import Vault
+
+Parsers = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
+PART = 1 << 20
+
+
+def add_commands(commands: "Parsers[argparse.ArgumentParser]") -> None:
+    """Adds these subcommands, each with its function as `run`."""
+    what = "encrypt a file for a service, to be uploaded"
+    parser = commands.add_parser("encrypt", help=what, description=what)
+    parser.add_argument("file", metavar="FILE", type=Path)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--key-url", metavar="URL", help="https://USER:PASSWORD@HOST/key")
+    source.add_argument("--key", metavar="FILE", type=Path, help="what GET /key gave; else ours")
+    parser.add_argument("-o", "--out", metavar="OUT", type=Path, help="FILE.encrypted, if left out")
+    parser.set_defaults(run=_told(encrypt))
+    what = "show the keys of this service, or make a new one"
+    parser = commands.add_parser("encryption", help=what, description=what)
+    keys = parser.add_subparsers(metavar="COMMAND", required=True)
+    what = "show the keys"
+    parser = keys.add_parser("show", help=what, description=what)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(run=_told(show))
+    what = "make a new key, at once in use; what was encrypted for older ones still opens"
+    parser = keys.add_parser("rotate", help=what, description=what)
+    parser.add_argument("--at-rest", action="store_true", help="the key for what is kept, instead")
+    parser.set_defaults(run=_told(rotate))
+    what = "encrypt all that is kept under the newest key, while everything runs"
+    parser = keys.add_parser("renew", help=what, description=what)
+    parser.set_defaults(run=_told(renew))
+
+
+def _told(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """`run`, which tells in a line why it cannot."""
+
+    def running(args: argparse.Namespace) -> int:
+        try:
+            return run(args)
+        except Misconfigured:
+            raise
+        except PostriderError as error:
+            return refuse(str(error))
+        except OSError as error:
+            return refuse(f"{error.filename}: {error.strerror}")
+
+    return running
+
+
+# -- for who uploads
+
+
+def encrypt(args: argparse.Namespace) -> int:
+    """Writes OUT and OUT.key."""
+    out: Path = args.out or args.file.with_name(f"{args.file.name}.encrypted")
+    beside = out.with_name(f"{out.name}.key")
+    public = _public(args)
+    key, nonce = secrets.token_bytes(32), secrets.token_bytes(12)
+    encryptor = Cipher(AES(key), GCM(nonce)).encryptor()
+    with args.file.open("rb") as plain, out.open("xb") as encrypted:
+        encrypted.write(nonce)
+        while part := plain.read(PART):
+            encrypted.write(encryptor.update(part))
+        encrypted.write(encryptor.finalize() + encryptor.tag)
+    beside.write_bytes(public.encrypt(key, OAEP))
+    say(f"{out} is encrypted, its key is in {beside}. Upload both:")
+    say(
+        f"curl -u USER -F 'file=@{out};filename={args.file.name}' -F 'key=@{beside}' URL/api/v1/files"
+    )
+    return 0
+
+
+def _public(args: argparse.Namespace) -> RSAPublicKey:
+    if args.key_url:
+        name, text = "--key-url", _fetched(args.key_url)
+    elif args.key:
+        name, text = "--key", args.key.read_bytes()
+    else:
+        return Keys(Settings.from_env().keys_dir).newest().private.public_key()
+    try:
+        public = load_pem_public_key(text)
+    except (ValueError, UnsupportedAlgorithm):
+        raise InvalidRequest(name, "holds no public key in PEM") from None
+    if not isinstance(public, RSAPublicKey):
+        raise InvalidRequest(name, "is no RSA key")
+    return public
+
+
+def _fetched(url: str) -> bytes:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise InvalidRequest("--key-url", "write it as https://USER:PASSWORD@HOST/key")
+    credentials, _, host = parts.netloc.rpartition("@")
+    headers = {"Accept": "text/plain"}
+    if credentials:
+        user, _, password = map(unquote, credentials.partition(":"))
+        told = base64.b64encode(f"{user}:{password}".encode()).decode()
+        headers["Authorization"] = f"Basic {told}"
+    bare = urlunsplit(parts._replace(netloc=host))
+    settings = Settings.from_env()
+    reply = Blocking(lambda _: None, tls_verify=settings.tls_verify).send(
+        Request("GET", bare, headers=headers)
+    )
+    if isinstance(reply, NoReply):
+        raise InvalidRequest("--key-url", f"does not answer: {reply.reason}")
+    if reply.status != 200:
+        raise InvalidRequest("--key-url", f"answers with status {reply.status}")
+    return reply.body
+
+
+# -- for who runs the service
+
+
+def show(args: argparse.Namespace) -> int:
+    """The keys, the newest first."""
+    settings = Settings.from_env()
+    keys = Keys(settings.keys_dir).every()
+    kept = Vault(settings.keys_dir / "at-rest").ids()
+    if args.json:
+        say_json(
+            {
+                "keys": [
+                    {"kid": key.kid, "made_at": key.certificate.not_valid_before_utc.isoformat()}
+                    for key in keys
+                ],
+                "encrypt_at_rest": settings.encrypt_at_rest,
+                "at_rest_keys": kept,
+            }
+        )
+        return 0
+    for nth, key in enumerate(keys):
+        say(f"{key.kid}  {'given out' if nth == 0 else 'opens what was encrypted for it'}")
+    if not keys:
+        say("No key yet: the API makes one as it starts.")
+    state = "on" if settings.encrypt_at_rest else "off"
+    say(f"ENCRYPT_AT_REST is {state}; keys for it: {', '.join(kept) or 'none'}")
+    return 0
+
+
+def rotate(args: argparse.Namespace) -> int:
+    """A new key, which running processes take at once."""
+    settings = Settings.from_env()
+    if args.at_rest:
+        kid = Vault(settings.keys_dir / "at-rest").rotate()
+        say(
+            f"What is new is encrypted under {kid} from now on. For what there is: postrider encryption renew"
+        )
+        if not settings.encrypt_at_rest:
+            say("ENCRYPT_AT_REST is off: nothing new is encrypted.")
+        return 0
+    say(f"GET /key gives {Keys(settings.keys_dir).rotate().kid} from now on.")
+    return 0
+
+
+def renew(_: argparse.Namespace) -> int:
+    """What is kept is under the newest key."""
+    settings = Settings.from_env()
+    if not settings.encrypt_at_rest:
+        raise InvalidRequest("ENCRYPT_AT_REST", "is off, so nothing is to be encrypted")
+    vault = Vault(settings.keys_dir / "at-rest", seals=True)
+    with link.connect(settings.redis_address) as client:
+        files = Files(client, settings.data_dir / "files", vault)
+        done = Resealing(client, files, vault).run()
+    say(f"Encrypted anew: {done.texts} texts, {done.files} files.")
+    return 0

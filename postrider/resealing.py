@@ -1,0 +1,120 @@
+"""Encrypting anew what is kept, under the newest key: a part at a time, while everything runs."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from postrider import records, sealed
+from postrider.files import SEALED, Files, Incoming
+from postrider.inbox import note_of
+from postrider.schedules import body_of
+from postrider.scripts import Scripts, unavailable_when_redis_is
+from postrider.vault import Vault
+
+CHUNK = 500
+PART = 1 << 20
+Field = tuple[bytes, bytes, str]
+"""A hash, one of its fields, and that place as the vault knows it."""
+
+
+@dataclass(slots=True)
+class Resealed:
+    """How many texts and files were encrypted anew."""
+
+    texts: int = 0
+    files: int = 0
+
+
+class Resealing:
+    """Does it for one Redis and one folder. What is current stays as it is, so that it may be begun again at any time."""
+
+    def __init__(self, client: redis.Redis, files: Files, vault: Vault) -> None:
+        self.redis = client
+        self.scripts = Scripts(client)
+        self.files = files
+        self.vault = vault
+
+    def run(self, told: Callable[[Resealed], None] = lambda _: None) -> Resealed:
+        """All of it; `told` hears after each part how far it is."""
+        done = Resealed()
+        for part in self._parts():
+            done.texts += self._texts(part)
+            told(done)
+        for id_, is_sealed in self._kept():
+            done.files += self._file(id_, is_sealed=is_sealed)
+            told(done)
+        return done
+
+    # -- texts
+
+    def _parts(self) -> Iterator[list[Field]]:
+        client: Any = self.redis
+        cursor: int | None = None
+        while cursor != 0:
+            cursor, keys = client.scan(cursor or 0, match="pr:[ms]:*", count=CHUNK)
+            yield [field for key in keys for field in _fields(key)]
+        cursor = None
+        while cursor != 0:
+            cursor, notes = client.hscan("pr:inbox", cursor or 0, count=CHUNK)
+            yield [(b"pr:inbox", key, note_of(key.decode())) for key in notes]
+
+    @unavailable_when_redis_is
+    def _texts(self, fields: list[Field]) -> int:
+        pipe: Any = self.redis.pipeline(transaction=False)
+        for key, name, _ in fields:
+            pipe.hget(key, name)
+        args: list[bytes] = []
+        for (key, name, place), kept in zip(fields, pipe.execute(), strict=True):
+            if kept and not self.vault.is_current(kept):
+                args += (key, name, kept, self.vault.seal(self.vault.open(kept, place), place))
+        return int(self.scripts.run("reseal", *args)) if args else 0
+
+    # -- files
+
+    def _kept(self) -> Iterator[tuple[str, bool]]:
+        if not self.files.folder.is_dir():
+            return
+        for entry in os.scandir(self.files.folder):
+            name = entry.name.removesuffix(SEALED)
+            if self.files.is_id(name):
+                yield name, entry.name.endswith(SEALED)
+
+    def _file(self, id_: str, *, is_sealed: bool) -> int:
+        """1 if it was encrypted anew. Who reads it meanwhile reads what it was; it is the same."""
+        path = self.files.path(id_, sealed=is_sealed)
+        new: Incoming | None = None
+        try:
+            if is_sealed:
+                with path.open("rb") as raw:
+                    if sealed.key_id(raw) == self.vault.newest_id():
+                        return 0
+            with self.files.open(id_) as old:
+                new = self.files.incoming()
+                while part := old.read(PART):
+                    new.write(part)
+            new.replace(self.files.path(id_, sealed=True))
+        except FileNotFoundError:
+            return 0  # it was deleted meanwhile
+        finally:
+            if new:
+                new.close()
+        if not is_sealed:
+            path.unlink(missing_ok=True)
+        client: Any = self.redis
+        if not client.exists(f"pr:file:{id_}"):  # deleted meanwhile: it must not come back
+            self.files.path(id_, sealed=True).unlink(missing_ok=True)
+        return 1
+
+
+def _fields(key: bytes) -> Iterator[Field]:
+    kind, _, id_ = key.decode().removeprefix("pr:").partition(":")
+    if ":" in id_:
+        return
+    if kind == "m":
+        yield key, b"body", records.body_of(id_)
+        yield key, b"template", records.template_of(id_)
+    else:
+        yield key, b"body", body_of(id_)

@@ -1,0 +1,72 @@
+"""/key and /key.crt: the public key for which clients encrypt files."""
+
+from apiflask import APIBlueprint
+from flask import Response, jsonify, request
+
+from postrider.keys import Keys
+from postrider.web.auth import ANY_SCHEME, Gate
+from postrider.web.problems import documented
+
+_PEM = {"schema": {"type": "string", "contentMediaType": "application/x-pem-file"}}
+_JSON = {
+    "schema": {
+        "type": "object",
+        "required": ["kid", "pem", "jwk"],
+        "properties": {
+            "kid": {"type": "string", "description": "The key's RFC 7638 thumbprint"},
+            "pem": {"type": "string"},
+            "jwk": {"type": "object", "description": "As RFC 7517 and Web Crypto have it"},
+        },
+    }
+}
+
+
+def blueprint(keys: Keys, gate: Gate) -> APIBlueprint:
+    """The two routes over `keys`."""
+    bp = gate.guard(APIBlueprint("keys", __name__, tag="Files"))
+
+    @bp.get("/key")
+    @bp.doc(
+        summary="The public key to encrypt files for",
+        description="RSA, for RSA-OAEP with SHA-256. It may change: ask for it anew each time.",
+        security=ANY_SCHEME,
+        responses={
+            200: {
+                "description": "The key",
+                "content": {"text/plain": _PEM, "application/json": _JSON},
+            },
+            **documented(401, 429),
+        },
+    )
+    def get_key() -> Response:
+        key = keys.newest()
+        offered = ("text/plain", "application/json")
+        if request.accept_mimetypes.best_match(offered, "text/plain") == "application/json":
+            response = jsonify(kid=key.kid, pem=key.pem, jwk=key.jwk())
+        else:
+            response = Response(key.pem, content_type="text/plain; charset=utf-8")
+        response.vary.add("Accept")
+        return _fresh(response)
+
+    @bp.get("/key.crt")
+    @bp.doc(
+        summary="A self-signed certificate of that key",
+        description="What `openssl cms -encrypt -recip` takes.",
+        security=ANY_SCHEME,
+        responses={
+            200: {"description": "The certificate", "content": {"text/plain": _PEM}},
+            **documented(401, 429),
+        },
+    )
+    def get_certificate() -> Response:
+        return _fresh(
+            Response(keys.newest().certificate_pem, content_type="text/plain; charset=utf-8")
+        )
+
+    return bp
+
+
+def _fresh(response: Response) -> Response:
+    """No cache may keep a key that has been replaced."""
+    response.headers["Cache-Control"] = "no-store"
+    return response

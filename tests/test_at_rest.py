@@ -1,0 +1,364 @@
+"""ENCRYPT_AT_REST: what lies in Redis and on the disk is not to be read there, and reads as ever through the service."""
+
+import io
+import json
+import os
+import random
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import redis
+
+from messengers.base import Incoming as Said
+from messengers.base import Note
+from postrider import records
+from postrider.errors import Unavailable
+from postrider.files import Files
+from postrider.model import Attachment, NewMessage, Recipient
+from postrider.resealing import Resealing
+from postrider.sealed import CHUNK, Damaged, Reader
+from postrider.service import Service, open_accounts
+from postrider.settings import Settings
+from postrider.store import Store
+from postrider.transport import Blocking
+from postrider.vault import KEYLESS, MARK, Vault
+from tests.conftest import Api, Postrider
+
+SECRET = "planted body, not to be read"
+Make = Callable[..., Service]
+
+
+@pytest.fixture
+def make(env: dict[str, str], client: redis.Redis) -> Make:
+    """A service; `on`: that encrypts."""
+
+    def made(*, on: bool) -> Service:
+        settings = Settings.from_env(env | {"ENCRYPT_AT_REST": "on" if on else "off"}, None)
+        return Service(Store(client), settings, open_accounts(settings))
+
+    return made
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> Vault:
+    return Vault(tmp_path / "keys" / "at-rest", seals=True)
+
+
+def in_redis(client: redis.Redis) -> bytes:
+    """All that a thief of the file would have."""
+    return b"".join(filter(None, map(client.dump, client.keys())))
+
+
+def send(service: Service, body: str = SECRET, **more: object) -> str:
+    return service.accept(NewMessage(body, (Recipient("ana", "sandbox"),), **more))[0].id  # type: ignore[arg-type]
+
+
+def keep(files: Files, content: bytes, service: Service) -> str:
+    incoming = files.incoming()
+    incoming.write(content)
+    try:
+        return files.keep(incoming, "a.bin", "", service.store.now()).file.id
+    finally:
+        incoming.close()
+
+
+def test_a_body_lies_encrypted_and_is_sent_as_it_was(make: Make, client: redis.Redis) -> None:
+    service = make(on=True)
+    message = send(service)
+    assert SECRET.encode() not in in_redis(client)
+    found = service.finder.message(message, None)
+    assert found is not None
+    assert found.message.body == SECRET
+    service.sender.deliver(f"{message}-0", Blocking(service.keep_note))
+    ((_, note),) = service.notes(10)
+    assert note["text"] == SECRET
+    assert SECRET.encode() not in in_redis(client)
+
+
+def test_off_keeps_what_it_always_kept(make: Make, client: redis.Redis, tmp_path: Path) -> None:
+    service = make(on=False)
+    message = send(service)
+    assert client.hget(f"pr:m:{message}", "body") == SECRET.encode()
+    content = os.urandom(100)
+    assert service.files.path(keep(service.files, content, service)).read_bytes() == content
+    assert not (tmp_path / "keys").exists()
+
+
+def test_a_changed_body_lies_encrypted_too(make: Make, client: redis.Redis) -> None:
+    service = make(on=True)
+    message = send(service, send_at=service.store.now().replace(year=2035))
+    service.changes.rewrite(message, "another planted body")
+    assert b"planted" not in in_redis(client)
+    found = service.finder.message(message, None)
+    assert found is not None
+    assert found.message.body == "another planted body"
+
+
+def test_what_was_kept_before_the_switch_reads_after_it_and_the_other_way_round(
+    make: Make, client: redis.Redis
+) -> None:
+    on, off = make(on=True), make(on=False)
+    for writes, reads in ((on, off), (off, on)):
+        message = send(writes)
+        id_ = keep(writes.files, b"planted", writes)
+        found = reads.finder.message(message, None)
+        assert found is not None
+        assert found.message.body == SECRET
+        with reads.files.open(id_) as file:
+            assert file.read() == b"planted"
+
+
+def test_schedules_and_what_came_in_lie_encrypted(make: Make, client: redis.Redis) -> None:
+    service = make(on=True)
+    said = Said(id="1", sender="42", text="planted question", name="Ana", at=None)
+    stop = Said(id="2", sender="43", text="STOP", name="Bo", at=None)
+    words = {"opt_out": frozenset({"stop"}), "opt_in": frozenset({"start"})}
+    service.arrivals.take("telegram", "default", [said, stop], kept=10, **words)  # type: ignore[arg-type]
+    assert b"planted" not in in_redis(client)
+    assert [heard.text for heard in service.arrivals.page(10).rows] == ["STOP", "planted question"]
+    assert b"STOP" in (client.hget("pr:suppressed", "telegram 43") or b"")
+
+
+def test_a_schedule_s_message_lies_encrypted(
+    env: dict[str, str], request: pytest.FixtureRequest, client: redis.Redis
+) -> None:
+    env["ENCRYPT_AT_REST"] = "on"
+    api: Api = request.getfixturevalue("api")
+    asked = {
+        "body": SECRET, "recipients": [{"uuid": "ana", "service": "sandbox"}],
+        "repeat": {"cron": "0 9 * * *"}, "timezone": "UTC",
+    }  # fmt: skip
+    answer = api.post("/api/v1/messages", json=asked)
+    assert answer.status_code in {201, 202}, answer.text
+    assert SECRET.encode() not in in_redis(client)
+    (schedule,) = api.get("/api/v1/schedules").json()["schedules"]
+    assert SECRET in api.get(f"/api/v1/schedules/{schedule['id']}").text
+
+
+def test_a_text_that_was_changed_or_moved_in_redis_does_not_read(
+    make: Make, client: redis.Redis
+) -> None:
+    service = make(on=True)
+    first, second = send(service), send(service, "another")
+    kept = client.hget(f"pr:m:{first}", "body")
+    assert isinstance(kept, bytes)
+    for spoilt in (
+        kept[:-1],
+        kept + b"x",
+        kept[:60] + bytes((kept[60] ^ 1,)) + kept[61:],
+        kept[:5],
+    ):
+        client.hset(f"pr:m:{first}", "body", spoilt)
+        with pytest.raises(Unavailable):
+            service.finder.message(first, None)
+    client.hset(f"pr:m:{second}", "body", kept)
+    with pytest.raises(Unavailable, match="was changed"):
+        service.finder.message(second, None)
+
+
+def test_a_missing_key_is_named(make: Make, vault: Vault) -> None:
+    service = make(on=True)
+    message = send(service)
+    kid = vault.newest_id().hex()
+    for path in vault.ring.folder.iterdir():
+        path.unlink()
+    with pytest.raises(Unavailable, match=kid):
+        make(on=True).finder.message(message, None)
+
+
+def test_who_has_no_key_reads_what_is_not_encrypted_only(vault: Vault) -> None:
+    assert KEYLESS.open(b"plain", "x") == b"plain"
+    with pytest.raises(Unavailable):
+        KEYLESS.open(vault.seal("x", "x"), "x")
+    assert KEYLESS.seal("x", "x") == b"x"
+
+
+def test_keys_at_rest_are_for_their_owner_only(vault: Vault) -> None:
+    vault.newest_id()
+    (path,) = vault.ring.folder.iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert len(path.read_bytes()) == 32
+    assert path.read_bytes().hex() not in repr(vault.ring.every())
+
+
+def test_reading_plain_messages_calls_nothing_of_the_vault(service: Service) -> None:
+    """Per delivery and per message: what is off costs nothing."""
+
+    class Untouchable:
+        def __getattr__(self, name: str) -> object:
+            raise AssertionError(name)
+
+    values = [b"hello", b"1", b"1", b"0", b"1", None, None, None, None, None]
+    found = records.messages([b"m", values], Untouchable())  # type: ignore[arg-type]
+    assert found["m"].body == "hello"
+
+
+# -- files
+
+
+@pytest.fixture
+def service(make: Make) -> Service:
+    return make(on=True)
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 3 * CHUNK + 7])
+def test_a_file_lies_encrypted_and_reads_as_it_was(service: Service, size: int) -> None:
+    content = random.Random(size).randbytes(size)
+    id_ = keep(service.files, content, service)
+    on_disk = service.files.path(id_, sealed=True).read_bytes()
+    assert size < 16 or content[:16] not in on_disk
+    with service.files.open(id_) as file:
+        assert file.read() == content
+        assert file.tell() == size
+        for at, count in ((0, 10), (size // 2, CHUNK), (max(0, size - 5), 100), (size + 9, 1)):
+            assert file.seek(at) == at
+            assert file.read(count) == content[at : at + count]
+        assert file.seek(0, 2) == size
+        assert file.seek(-min(3, size), 1) == size - min(3, size)
+        assert file.read() == content[size - min(3, size) :]
+
+
+def test_its_type_is_still_known_by_what_it_holds(service: Service) -> None:
+    incoming = service.files.incoming()
+    incoming.write(b"%PDF-1.7 planted")
+    stored = service.files.keep(incoming, "x", "", service.store.now())
+    incoming.close()
+    assert (stored.file.media_type, stored.file.size) == ("application/pdf", 16)
+
+
+def test_an_encrypted_file_is_sent_and_deleted_like_any(service: Service) -> None:
+    id_ = keep(service.files, b"%PDF-1.7 planted", service)
+    message = send(service, attachments=(Attachment(id_),))
+    service.sender.deliver(f"{message}-0", Blocking(service.keep_note))
+    assert service.purge() == 1
+    service.sweep()
+    assert list(service.files.folder.iterdir()) == []
+
+
+def test_nothing_plain_reaches_the_disk_while_a_file_is_written(service: Service) -> None:
+    incoming = service.files.incoming()
+    incoming.write(b"planted" * 20_000)
+    incoming.file.flush()
+    incoming.file.seek(0)
+    assert b"planted" not in incoming.file.read()
+    incoming.close()
+
+
+def test_a_file_that_was_changed_on_the_disk_does_not_read(service: Service) -> None:
+    content = os.urandom(3 * CHUNK)
+    path = service.files.path(keep(service.files, content, service), sealed=True)
+    whole, chance, full = path.read_bytes(), random.Random(3), CHUNK + 16
+    head = len(whole) - 3 * full
+    spoilt = [
+        *(b"", whole[: head + full], whole[: head + 2 * full], whole[:-1], whole + b"x", whole + whole[-full:]),
+        whole[:head] + whole[head + full : head + 2 * full] + whole[head : head + full] + whole[head + 2 * full :],
+        whole[: head + full] + whole[head + 2 * full :],
+        *(whole[:at] + bytes((whole[at] ^ 1,)) + whole[at + 1 :] for at in (*range(head), *(chance.randrange(len(whole)) for _ in range(30)))),
+    ]  # fmt: skip
+    for content in spoilt:
+        with pytest.raises((Damaged, Unavailable)):
+            io.BufferedReader(Reader(io.BytesIO(content), service.vault)).read()
+
+
+# -- new keys
+
+
+def test_what_is_new_is_under_the_new_key_and_what_is_old_still_reads(
+    service: Service, client: redis.Redis, vault: Vault
+) -> None:
+    old, kid = send(service), vault.newest_id()
+    vault.rotate()
+    new = send(service)
+    kept = {mid: client.hget(f"pr:m:{mid}", "body") or b"" for mid in (old, new)}
+    assert kept[old].startswith(MARK + kid)
+    assert kept[new].startswith(MARK + vault.newest_id())
+    assert not kept[new].startswith(MARK + kid)
+    for mid in kept:
+        found = service.finder.message(mid, None)
+        assert found is not None
+        assert found.message.body == SECRET
+
+
+def test_all_that_is_kept_can_be_encrypted_anew_and_old_keys_go(
+    make: Make, client: redis.Redis, vault: Vault, postrider: Postrider
+) -> None:
+    plain, service = make(on=False), make(on=True)
+    mids = [send(plain, f"{SECRET} {n}") for n in range(20)]
+    mids += [send(service, f"{SECRET} {n}") for n in range(20, 40)]
+    service.keep_note(Note("ana", SECRET, "k"))
+    contents = {
+        keep(each.files, name, each): name for each, name in ((plain, b"one"), (service, b"two"))
+    }
+    assert postrider("encryption", "rotate", "--at-rest") == 0
+    assert postrider("encryption", "renew", ENCRYPT_AT_REST="on") == 0
+    for path in vault.ring.paths()[1:]:
+        path.unlink()
+    again = make(on=True)
+    for n, mid in enumerate(mids):
+        found = again.finder.message(mid, None)
+        assert found is not None
+        assert found.message.body == f"{SECRET} {n}"
+    for id_, content in contents.items():
+        with again.files.open(id_) as file:
+            assert file.read() == content
+    assert b"planted" not in in_redis(client)
+    assert not [path for path in again.files.folder.iterdir() if path.suffix != ".sealed"]
+    done = Resealing(client, again.files, again.vault).run()
+    assert (done.texts, done.files) == (0, 0)
+
+
+def test_renewing_leaves_alone_what_somebody_changes_meanwhile(
+    make: Make, client: redis.Redis
+) -> None:
+    service = make(on=True)
+    message = send(service)
+    key = f"pr:m:{message}"
+    assert service.store.scripts.run("reseal", key, "body", b"as it was read", b"anew") == 0
+    assert client.hget(key, "body") != b"anew"
+
+
+def test_keys_change_while_messages_and_files_come_and_go(make: Make, vault: Vault) -> None:
+    done, faults, sent = threading.Event(), [], []
+    vault.newest_id()
+
+    def work(n: int) -> None:
+        service = make(on=True)
+        try:
+            while not done.is_set():
+                mid = send(service, f"{n} {len(sent)}")
+                id_ = keep(service.files, mid.encode(), service)
+                found = service.finder.message(mid, None)
+                assert found is not None
+                assert found.message.body.startswith(f"{n} ")
+                with service.files.open(id_) as file:
+                    assert file.read() == mid.encode()
+                sent.append(mid)
+        except BaseException as error:  # noqa: BLE001 - told in the test's own thread
+            faults.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    service = make(on=True)
+    renewing = Resealing(service.store.redis, service.files, service.vault)
+    for _ in range(4):
+        before = len(sent)
+        vault.rotate()
+        renewing.run()
+        while len(sent) < before + 6 and not faults:
+            done.wait(0.01)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not faults
+    assert len(vault.ids()) == 5
+    for mid in sent:
+        assert service.finder.message(mid, None) is not None
+
+
+def test_json_within_stays_json(vault: Vault) -> None:
+    kept = json.dumps({"text": vault.seal_word("ä", "x")})
+    assert vault.open_word(json.loads(kept)["text"], "x") == "ä"
