@@ -24,6 +24,7 @@ from postrider.web import (
     callbacks,
     dashboard,
     deliveries,
+    files,
     health,
     hooks,
     incoming,
@@ -96,6 +97,9 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     app.register_blueprint(deliveries.blueprint(service, gate))
     app.register_blueprint(operations.blueprint(service, gate))
     app.register_blueprint(schedules.blueprint(service, gate))
+    app.register_blueprint(files.blueprint(service, gate))
+    app.register_blueprint(files.links(service))
+    app.spec_processor(files.described)
     app.register_blueprint(health.blueprint(service))
     app.register_blueprint(hooks.blueprint(service))
     app.register_blueprint(incoming.blueprint(service, gate))
