@@ -183,7 +183,7 @@ class _Call:
             opened.close()
 
     def _take(self, chunk: bytes) -> int:
-        if self._write and self._curl.getinfo(pycurl.RESPONSE_CODE) == 200:
+        if self._write and _status(self._head) == b"200":
             try:  # through libcurl no exception passes
                 self._write(chunk)
             except Exception as error:  # noqa: BLE001 - raised once libcurl has ended
@@ -194,6 +194,12 @@ class _Call:
         self._chunks.append(part)
         self._left -= len(part)
         return len(part)  # fewer than there are: libcurl reads no further
+
+
+def _status(head: Sequence[bytes]) -> bytes:
+    """Of the last answer among these lines; libcurl itself tells it only once it has ended."""
+    last = next((line for line in reversed(head) if line.startswith(b"HTTP/")), b"")
+    return [*last.split(), b"", b""][1]
 
 
 _WHY = {

@@ -101,8 +101,13 @@ def new_message(data: NewMessageIn, zone: ZoneInfo, who: Client) -> NewMessage:
         dedupe_within_s=data.dedupe_within_s,
         callback_url=data.callback_url,
         callback_format=data.callback_format,
-        attachments=tuple(_attachment(n, one) for n, one in enumerate(data.attachments)),
+        attachments=attachments(data),
     )
+
+
+def attachments(data: NewMessageIn) -> tuple[Attachment, ...]:
+    """The files that the body names. Raises InvalidRequest."""
+    return tuple(_attachment(n, one) for n, one in enumerate(data.attachments))
 
 
 def _attachment(n: int, data: AttachmentIn) -> Attachment:

@@ -137,7 +137,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
 
 def links(service: Service) -> APIBlueprint:
     """The route for whoever has a link."""
-    bp = APIBlueprint("links", __name__, tag="Files")
+    bp = APIBlueprint("links", __name__, tag="Links")
     nothing = NotFound("there is no such file, or the link to it has expired")
 
     @bp.get("/files/<id>/<name>")
