@@ -4,6 +4,7 @@ from postrider.commands import (
     access,
     callbacks,
     doctor,
+    files,
     hooks,
     messages,
     operations,
@@ -11,5 +12,5 @@ from postrider.commands import (
     suppressions,
 )
 
-EVERY = (simple, suppressions, hooks, messages, operations, callbacks, access, doctor)
+EVERY = (simple, files, suppressions, hooks, messages, operations, callbacks, access, doctor)
 """In the order in which help lists them."""
