@@ -12,6 +12,7 @@ from datetime import timedelta
 import pytest
 import redis
 
+from messengers.sandbox import Sandbox
 from postrider import fetching
 from postrider.errors import Unavailable
 from postrider.service import Service
@@ -180,11 +181,12 @@ def test_a_link_is_handed_on_and_never_fetched(
 
 
 def test_a_messenger_that_fetches_nothing_takes_no_link(
-    service: Service, api: Api, receiver: Receiver
+    api: Api, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    body = attached(f"{receiver.url}/a.mp4", link=True)
-    to = [{"uuid": "42", "service": "viber"}]
-    assert api.post(SEND, json=body | {"recipients": to}).status_code in {201, 400}
+    monkeypatch.setattr(Sandbox, "takes_links", False)
+    answer = api.post(SEND, json=attached(f"{receiver.url}/a.mp4", link=True))
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["field"] == "attachments[0].link"
 
 
 def test_too_slow_a_server_is_left_in_time(
