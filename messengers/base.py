@@ -388,7 +388,11 @@ class Templates(Protocol):
 
 @runtime_checkable
 class TakesFiles(Protocol):
-    """What an adapter has besides when its messenger takes files."""
+    """What an adapter has besides when its messenger takes files.
+
+    One whose messenger fetches what is only linked to says `takes_links: ClassVar[bool] = True`; it may then be given files
+    with a `link` and no `id`, whose size nobody knows.
+    """
 
     reuses_s: ClassVar[float]
     """Seconds for which the messenger's id of an uploaded file can be sent instead of it; 0: it gives none."""

@@ -113,6 +113,7 @@ class Sandbox:
     TEXT_LIMIT: ClassVar[int] = 10_000
     UUID_LIMIT: ClassVar[int] = 200
     reuses_s: ClassVar[float] = 0
+    takes_links: ClassVar[bool] = True
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self | None:

@@ -12,7 +12,7 @@ from postrider.settings import Settings
 NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._@+-]*$"
 LONGEST_NAME = 64
 SHORTEST_PASSWORD, LONGEST_PASSWORD = 12, 1_024
-MOST_RATE, MOST = 1_000_000, 1_000_000_000
+MOST_RATE, MOST, MOST_BYTES = 1_000_000, 1_000_000_000, 10**15
 PAGE, LONGEST_PAGE = 100, 1_000
 """Entries in one part of a list: when nobody says, and at most."""
 
@@ -48,6 +48,8 @@ def check_quota(quota: Quota) -> None:
         raise InvalidRequest("waiting", f"must be 0 to {MOST}")
     if quota.recipients is not None and not 1 <= quota.recipients <= MOST:
         raise InvalidRequest("recipients", f"must be 1 to {MOST}")
+    if quota.file_bytes is not None and not 0 <= quota.file_bytes <= MOST_BYTES:
+        raise InvalidRequest("file_bytes", f"must be 0 to {MOST_BYTES}")
 
 
 def told(one: Known) -> dict[str, object]:
@@ -68,7 +70,12 @@ def told(one: Known) -> dict[str, object]:
 
 def limits(quota: Quota) -> dict[str, float | None]:
     """What a client may use, as it is answered."""
-    return {"rate": quota.rate, "waiting": quota.waiting, "recipients": quota.recipients}
+    return {
+        "rate": quota.rate,
+        "waiting": quota.waiting,
+        "recipients": quota.recipients,
+        "file_bytes": quota.file_bytes,
+    }
 
 
 def told_entry(entry: Entry) -> dict[str, str]:

@@ -96,6 +96,11 @@ class Checks:
             whose = f"(recipients[{index}], {key[0]})"
             if not isinstance(adapter, TakesFiles):
                 raise InvalidRequest("attachments", f"{key[0]} takes no files {whose}")
+            if not getattr(adapter, "takes_links", False):
+                for n, file in enumerate(new.files):
+                    if not file.id:
+                        why = f"{key[0]} fetches no links: leave out `link` {whose}"
+                        raise InvalidRequest(f"attachments[{n}].link", why)
             if wrong := adapter.check_files(new.files, new.body):
                 n, reason = wrong
                 raise InvalidRequest(f"attachments[{n}]", f"{reason} {whose}")

@@ -204,7 +204,7 @@ class Clients:
 def _quota_fields(quota: Quota) -> list[str]:
     """Name, value, ...: '' for no limit."""
     fields = []
-    for name in ("rate", "waiting", "recipients"):
+    for name in ("rate", "waiting", "recipients", "file_bytes"):
         most = getattr(quota, name)
         fields += [name, "" if most is None else str(most)]
     return fields
@@ -227,6 +227,7 @@ def _known(id_: str, raw: Mapping[bytes, bytes], used: bytes | None) -> Known:
             rate=float(of["rate"]) if "rate" in of else None,
             waiting=int(of["waiting"]) if "waiting" in of else None,
             recipients=int(of["recipients"]) if "recipients" in of else None,
+            file_bytes=int(of["file_bytes"]) if "file_bytes" in of else None,
         ),
         secret=of["secret"],
     )

@@ -1,4 +1,4 @@
-"""Which addresses a client may have us call: public ones, and what CALLBACK_ALLOW_PRIVATE opens. Opens no connection.
+"""Which addresses a client may have us call: public ones, and what a setting opens. Opens no connection.
 
 A URL is read strictly and written anew from its parts, so that no two programs can read it in two ways. Networks:
 https://www.iana.org/assignments/iana-ipv4-special-registry, https://www.iana.org/assignments/iana-ipv6-special-registry
@@ -89,12 +89,14 @@ class Guard:
     everything: bool = False
     networks: tuple[Network, ...] = ()
     hosts: frozenset[str] = frozenset()
+    setting: str = SETTING
+    """The name of the setting that says so, for who is refused."""
 
     @classmethod
-    def read(cls, text: str) -> Self:
+    def read(cls, text: str, setting: str = SETTING) -> Self:
         """`off`, `on`, or networks, addresses and host names between commas. Raises ValueError."""
         if text in {"on", "off"}:
-            return cls(everything=text == "on")
+            return cls(everything=text == "on", setting=setting)
         networks, hosts = [], set()
         for part in filter(None, (part.strip().lower() for part in text.split(","))):
             try:
@@ -105,7 +107,7 @@ class Guard:
                         f"{part!r} is neither on, off, a network such as 10.0.0.0/8, nor a host name"
                     ) from None
                 hosts.add(part)
-        return cls(networks=tuple(networks), hosts=frozenset(hosts))
+        return cls(networks=tuple(networks), hosts=frozenset(hosts), setting=setting)
 
     def target(self, url: str) -> Target:
         """What `url` names. Raises Refused for all that can be told without asking a name server."""
@@ -114,7 +116,7 @@ class Guard:
         if address is not None:
             self.check(target, [address])
         elif target.host.rpartition(".")[2] in _INWARD_NAMES and not self._opens(target.host):
-            raise Refused(f"names {target.host}, which is not public; {SETTING} may open it")
+            raise Refused(f"names {target.host}, which is not public; {self.setting} may open it")
         return target
 
     def check(self, target: Target, addresses: Iterable[Address]) -> None:
@@ -122,7 +124,7 @@ class Guard:
         for address in addresses:
             if not self._may_call(target, address):
                 what = "names" if target.address else "leads to"
-                raise Refused(f"{what} an address that is not public; {SETTING} may open it")
+                raise Refused(f"{what} an address that is not public; {self.setting} may open it")
 
     def _opens(self, host: str) -> bool:
         return self.everything or host in self.hosts

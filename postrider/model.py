@@ -166,6 +166,8 @@ class Quota:
     """Deliveries that have not ended."""
     recipients: int | None = None
     """Recipients in one message."""
+    file_bytes: int | None = None
+    """Bytes of all files that are kept."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from postrider.guard import Address, Guard, Refused, Target
 from postrider.transport import CONNECT_S, CUT_OFF, MAX_REPLY, NO_ANSWER
 
 WHOLE_S = 10.0
-"""Seconds for the call, once the name is resolved."""
+"""Seconds for the call, once the name is resolved, unless its caller says otherwise."""
 RESOLVE_S = 5.0
 
 Resolve = Callable[[str, int], Sequence[str]]
@@ -68,6 +68,18 @@ class Outward:
             method, headers or {}, body
         )
 
+    def fetch(self, url: str, write: Callable[[bytes], object], within_s: float) -> Reply | NoReply:
+        """What a GET brings: of a 200 the body goes to `write`, part by part. Raises what that raises, and Refused.
+
+        It follows no redirect, either; who does asks again, and all is checked again.
+        """
+        try:
+            target = self._guard.target(url)
+            addresses = self._addresses(target)
+        except (OSError, UnicodeError):
+            return NoReply(left=False, reason="its name could not be resolved")
+        return _Call(target, addresses, within_s, self._ca_file, write).send("GET", {}, b"")
+
     def _addresses(self, target: Target) -> list[Address]:
         """Where to call, all of it checked. Raises Refused, OSError."""
         if target.address is not None:
@@ -101,8 +113,15 @@ class _Call:
     """One exchange of libcurl's."""
 
     def __init__(
-        self, target: Target, addresses: Sequence[Address], whole_s: float, ca_file: str
+        self,
+        target: Target,
+        addresses: Sequence[Address],
+        whole_s: float,
+        ca_file: str,
+        write: Callable[[bytes], object] | None = None,
     ) -> None:
+        self._write = write
+        self._failed: Exception | None = None
         self._target = target
         self._addresses = addresses
         self._head: list[bytes] = []
@@ -117,7 +136,7 @@ class _Call:
         curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
         curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(CONNECT_S * 1000))
-        curl.setopt(pycurl.TIMEOUT_MS, int(whole_s * 1000))
+        curl.setopt(pycurl.TIMEOUT_MS, max(1, int(whole_s * 1000)))
         curl.setopt(pycurl.FORBID_REUSE, 1)
         curl.setopt(pycurl.CAINFO, ca_file)
         curl.setopt(pycurl.URL, target.url)
@@ -141,6 +160,8 @@ class _Call:
                 curl.perform()
             except pycurl.error as failed:  # the words in it may hold the URL
                 error = int(failed.args[0])
+            if self._failed:
+                raise self._failed
             if not error or (error == pycurl.E_WRITE_ERROR and self._left == 0):
                 status = curl.getinfo(pycurl.RESPONSE_CODE)
                 return Reply(status, b"".join(self._chunks), Headers(self._head))
@@ -162,10 +183,23 @@ class _Call:
             opened.close()
 
     def _take(self, chunk: bytes) -> int:
+        if self._write and _status(self._head) == b"200":
+            try:  # through libcurl no exception passes
+                self._write(chunk)
+            except Exception as error:  # noqa: BLE001 - raised once libcurl has ended
+                self._failed = error
+                return -1
+            return len(chunk)
         part = chunk[: self._left]
         self._chunks.append(part)
         self._left -= len(part)
         return len(part)  # fewer than there are: libcurl reads no further
+
+
+def _status(head: Sequence[bytes]) -> bytes:
+    """Of the last answer among these lines; libcurl itself tells it only once it has ended."""
+    last = next((line for line in reversed(head) if line.startswith(b"HTTP/")), b"")
+    return [*last.split(), b"", b""][1]
 
 
 _WHY = {

@@ -3,6 +3,7 @@
 gunicorn's threaded worker has no limit of its own once the first byte is there (docs.gunicorn.org: design, "gthread").
 """
 
+import functools
 import socket
 import threading
 import time
@@ -12,13 +13,16 @@ from typing import Any
 from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
 
 REQUEST_S = 30.0
-"""For all of a request, its body included, to be sent."""
+"""For all of a request, its body included, to be sent; or, where files are uploaded, for each part of 64 KiB."""
 LOOK_S = 1.0
 """Seconds between two looks at who is over it."""
 
 
 class PatientWorker(ThreadWorker):  # type: ignore[misc]
-    """Reads no longer than `REQUEST_S` from a client; the answer may take its time."""
+    """Reads no longer than `REQUEST_S` from a client; the answer may take its time.
+
+    Whoever reads an upload says with `wsgi.input.renew()` that enough of it has come to wait as long again.
+    """
 
     def init_process(self) -> None:
         """Starts the watch, then works until it is told to stop."""
@@ -33,6 +37,16 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
             return super().handle(conn)
         finally:
             del self._until[conn]
+
+    def handle_request(self, req: Any, conn: TConn) -> Any:
+        """Answers one request, whose body can be given more time."""
+        if req.body is not None:
+            req.body.renew = functools.partial(self._renew, conn)
+        return super().handle_request(req, conn)
+
+    def _renew(self, conn: TConn) -> None:
+        if conn in self._until:
+            self._until[conn] = time.monotonic() + REQUEST_S
 
     def _watch(self) -> None:
         while True:

@@ -8,15 +8,23 @@ while its schedule plans it and has not accepted it (`lua/accept.lua`). Hence on
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 from messengers.base import Template
 from postrider.checks import Checks
-from postrider.errors import IllegalTransition, InvalidRequest, NotFound, Unavailable
-from postrider.model import Client, NewMessage, Recipient, Terms, new_message_id
+from postrider.errors import (
+    IllegalTransition,
+    InvalidRequest,
+    NotFound,
+    PostriderError,
+    Unavailable,
+)
+from postrider.fetching import Fetching
+from postrider.files import Stored
+from postrider.model import Attachment, Client, NewMessage, Recipient, Terms, new_message_id
 from postrider.recurrence import Occurrence, Recurrence, next_after, parse, upcoming
 from postrider.schedules import Missed, Schedule, Schedules
 from postrider.timing import first_valid
@@ -47,6 +55,10 @@ class Engine(Protocol):
     """What a schedule needs of the service."""
 
     checks: Checks
+    fetching: Fetching
+
+    def with_files(self, new: NewMessage) -> NewMessage:
+        """`new` with the files that it names. Raises InvalidRequest."""
 
     def stop(self, message_id: str) -> int:
         """Stops what has not gone of a message; how many deliveries had. Doing it twice is no harm."""
@@ -81,7 +93,19 @@ def draft(body: Mapping[str, Any], owner: str, send_at: datetime) -> NewMessage:
         )
         if template
         else None,
+        attachments=_attachments(body),
     )
+
+
+def _attachments(body: Mapping[str, Any]) -> tuple[Attachment, ...]:
+    return tuple(
+        Attachment(**{name: value for name, value in told.items() if value is not None})
+        for told in body.get("attachments", ())
+    )
+
+
+def _told(asked: Attachment) -> dict[str, Any]:
+    return {name: value for name, value in asdict(asked).items() if value}
 
 
 class Planner:
@@ -117,7 +141,8 @@ class Planner:
     ) -> Schedule:
         """Takes a schedule, and accepts its first message. `body`: the message's fields, valid in form.
 
-        Raises InvalidRequest, Unavailable; then there is no schedule.
+        What is behind URLs is fetched this once. Raises InvalidRequest, TooManyRequests, Unavailable; then there is no
+        schedule.
         """
         now = self.clock()
         if start and start <= now:
@@ -125,8 +150,16 @@ class Planner:
         recurrence = parse(repeat, zone, start, now)
         new = Schedule(new_message_id(now), owner, recurrence, missed, "active", now, now)
         new = _plan(new, next_after(recurrence, now), now)
-        self._check(new, body, now)
-        self.schedules.put(new, now, body)
+        fetched: list[Stored] = []
+        if asked := _attachments(body):
+            asked, fetched = self.engine.fetching.fetch_all(asked, owner, self.clock)
+            body = {**body, "attachments": [_told(one) for one in asked]}
+        try:
+            self._check(new, body, now)
+            self.schedules.put(new, now, body)
+        except PostriderError:
+            self.engine.fetching.forget(fetched, self.clock)
+            raise
         self._look_if_redis_is_there(new.id)
         return self.schedules.get(new.id) or new
 
@@ -211,7 +244,8 @@ class Planner:
 
     def _check(self, schedule: Schedule, body: Mapping[str, Any], now: datetime) -> None:
         at = schedule.next.at if schedule.next else now + LATE
-        self.engine.checks.times(self.engine.checks.message(draft(body, schedule.owner, at)), now)
+        new = self.engine.with_files(draft(body, schedule.owner, at))
+        self.engine.checks.times(self.engine.checks.message(new), now)
 
     def _look_if_redis_is_there(self, id_: str) -> None:
         """What was asked for is on record; when this fails, the next sweep does it."""

@@ -41,8 +41,7 @@ class Repeats:
         """
         until = records.seconds((now + timedelta(seconds=runs_s)).timestamp())
         accepted = records.seconds(now.timestamp())
-        fingerprint = hashlib.sha256(once.asked).hexdigest()
-        words = (_key(owner, once), fingerprint, message_id, accepted, until, kept_s)
+        words = (_key(owner, once), _fingerprint(once), message_id, accepted, until, kept_s)
         match self.scripts.run("once", *words):
             case [b"new"]:
                 return None
@@ -55,6 +54,19 @@ class Repeats:
         raise IdempotencyConflict(
             "this Idempotency-Key came with another body before; use a new one"
         )
+
+    @unavailable_when_redis_is
+    def accepted(self, owner: str, once: Once) -> str | None:
+        """The message that was accepted with this key and body, or None."""
+        client: Any = self.redis
+        names = ("for", "message", "done")
+        asked, mid, done = client.hmget(f"pr:once:{_key(owner, once)}", names)
+        if asked is None or asked.decode() != _fingerprint(once):
+            return None
+        if done or client.hexists(b"pr:m:" + mid, "committed"):
+            message_id: str = mid.decode()
+            return message_id
+        return None
 
     @unavailable_when_redis_is
     def end(self, owner: str, once: Once, message_id: str, *, accepted: bool) -> None:
@@ -81,6 +93,10 @@ class Repeats:
         client: Any = self.redis
         for first in range(0, len(digests), CHUNK):
             client.unlink(*(f"pr:said:{digest}" for digest in digests[first : first + CHUNK]))
+
+
+def _fingerprint(once: Once) -> str:
+    return hashlib.sha256(once.asked).hexdigest()
 
 
 def _key(owner: str, once: Once) -> str:

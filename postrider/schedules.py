@@ -13,6 +13,7 @@ from typing import Any, Literal
 import redis
 
 from postrider import records
+from postrider.errors import InvalidRequest
 from postrider.recurrence import Occurrence, Recurrence
 from postrider.room import Room
 from postrider.scripts import Scripts, unavailable_when_redis_is
@@ -133,6 +134,7 @@ class Schedules:
         self, schedule: Schedule, look_at: datetime | None, body: dict[str, Any] | None = None
     ) -> bool:
         """Writes it, to be looked at again at that moment; False when it has changed since it was read.
+        Raises InvalidRequest when a file of it is gone.
 
         `body`: its message as the client gave it; None leaves it as it is.
         """
@@ -140,14 +142,18 @@ class Schedules:
         if body is not None:
             text = self.vault.seal_json(body, body_of(schedule.id))
             self.room.demand(len(text) + TAKES)
-            more = ["body", text]
+            ids = (told["file"] for told in body.get("attachments", ()) if told.get("file"))
+            more = ["body", text, "file_ids", " ".join(dict.fromkeys(ids))]
         at = records.seconds(look_at.timestamp()) if look_at else ""
         told = _written(schedule)
-        return bool(
-            self.scripts.run(
-                "schedule_put", schedule.id, schedule.version, at, schedule.owner, *told, *more
-            )
+        done = self.scripts.run(
+            "schedule_put", schedule.id, schedule.version, at, schedule.owner, *told, *more
         )
+        if done == b"gone":
+            raise InvalidRequest(
+                "attachments", "one of these files is no longer there; upload it again"
+            )
+        return bool(done)
 
     @unavailable_when_redis_is
     def get(self, id_: str) -> Schedule | None:

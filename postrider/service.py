@@ -23,7 +23,8 @@ from postrider.errors import (
     PostriderError,
     Unavailable,
 )
-from postrider.files import Files
+from postrider.fetching import Fetching
+from postrider.files import Files, Stored
 from postrider.finding import Finder, Found, Summary, Wanted
 from postrider.ledger import Ledger
 from postrider.model import Client, Message, NewMessage, Recipient, State, Terms, new_message_id
@@ -34,6 +35,7 @@ from postrider.repeats import Once, Repeats
 from postrider.schedules import Schedules
 from postrider.sender import Sender
 from postrider.settings import Settings
+from postrider.signing import Links
 from postrider.store import COMMIT_WITHIN_S, ENDED_ILL, ENDED_WELL, Page, Store, accepted
 from postrider.suppressions import Suppressions
 from postrider.vault import Vault
@@ -72,7 +74,11 @@ class Service:
         self.outbox = Outbox(store.redis)
         self.alerts = Alerts(store.redis, settings)
         self.checks = Checks(settings, accounts)
-        self.files = Files(store.redis, settings.data_dir / "files", self.vault)
+        links = None
+        if settings.public_url:
+            links = Links(settings.public_url, settings.data_dir / "keys")
+        self.files = Files(store.redis, settings.data_dir / "files", self.vault, links)
+        self.fetching = Fetching(self.files, settings.file_guard, settings.max_file_bytes)
         self.sender = Sender(store, settings, accounts, self.counts, self.files)
         self.webhooks = Webhooks(store, settings, accounts)
         self.inbox = self.webhooks.inbox
@@ -89,8 +95,29 @@ class Service:
         """Takes the message with all its recipients, or none of it.
 
         Gives it back with the recipients it has, exact duplicates dropped. With `once` a repeated call gives what the first
-        one gave. Raises InvalidRequest, IdempotencyConflict, Unavailable.
+        one gave. Raises InvalidRequest, IdempotencyConflict, TooManyRequests, Unavailable.
         """
+        if not any(one.url and not one.link for one in new.attachments):
+            return self._accept_once(new, once)
+        new, fetched = self._fetched(new, once)
+        try:
+            return self._accept_once(new, once)
+        except PostriderError as error:
+            if not (isinstance(error, Unavailable) and error.accepted_unknown):
+                self.fetching.forget(fetched, self.store.now)
+            raise
+
+    def _fetched(self, new: NewMessage, once: Once | None) -> tuple[NewMessage, list[Stored]]:
+        """`new` with what is behind its URLs; a repeated call has what the first one found there."""
+        if once and (before := self.repeats.accepted(new.owner, once)):
+            with suppress(NotFound):
+                return replace(new, files=self.message(before, None).message.files), []
+        attachments, fetched = self.fetching.fetch_all(new.attachments, new.owner, self.store.now)
+        return replace(new, attachments=attachments), fetched
+
+    def _accept_once(
+        self, new: NewMessage, once: Once | None
+    ) -> tuple[Message, tuple[Recipient, ...]]:
         asked = self.checks.message(self.with_files(new))
         recipients = asked.recipients
         now = self.store.now()
@@ -119,16 +146,16 @@ class Service:
 
     def with_files(self, new: NewMessage) -> NewMessage:
         """`new` with the files that it names. Raises InvalidRequest."""
-        if not new.attachments:
+        if new.files or not new.attachments:
             return new
-        return replace(new, files=self.files.resolve(new.attachments, new.owner))
+        return replace(new, files=self.fetching.resolve(new.attachments, new.owner))
 
     def accept_occurrence(self, new: NewMessage, message_id: str, schedule: str) -> None:
         """Takes the message that `schedule` plans under this id, also one whose time is past.
 
         Raises IllegalTransition when it has it already, or no longer plans it; InvalidRequest, Unavailable.
         """
-        new, now = self.checks.message(new), self.store.now()
+        new, now = self.checks.message(self.with_files(new)), self.store.now()
         self.store.accept(
             message_id,
             new,

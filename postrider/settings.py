@@ -150,15 +150,19 @@ class Settings(BaseModel):
     api_processes: PositiveInt = 2
     """API processes."""
     public_url: Url | None = None
-    """How the outside reaches the API; messengers' webhooks go there."""
+    """How the outside reaches the API; messengers' webhooks go there, and fetch files there."""
     tz: Annotated[str, AfterValidator(_known_zone)] = "UTC"
     """Zone of a `send_at` without offset, and of the times in the lists."""
     data_dir: Path = Path("data")
-    """Where the embedded Redis keeps its file."""
+    """Where the embedded Redis keeps its file, and what was uploaded stays."""
     max_recipients: PositiveInt = 100_000
     """Recipients in one message."""
     max_body_bytes: PositiveInt = 32 * 1024 * 1024
     """Bytes of one request body."""
+    max_file_bytes: PositiveInt = 2 * 1024 * 1024 * 1024
+    """Bytes of one file."""
+    file_url_allow_private: Annotated[str, AfterValidator(_guarded)] = "off"
+    """Networks and hosts, between commas, that attachments may be fetched from although they are not public; `on`: all there are."""
     max_ahead_days: PositiveInt = 3660
     """How far ahead a message may be scheduled, in days."""
     tls_cert_file: Path | None = None
@@ -344,6 +348,11 @@ class Settings(BaseModel):
     def guard(self) -> Guard:
         """What callbacks may call."""
         return Guard.read(self.callback_allow_private)
+
+    @property
+    def file_guard(self) -> Guard:
+        """What attachments may be fetched from."""
+        return Guard.read(self.file_url_allow_private, "FILE_URL_ALLOW_PRIVATE")
 
     @property
     def proxies(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:

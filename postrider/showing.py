@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 from postrider import timing
 from postrider.changes import Changed
+from postrider.files import Stored
 from postrider.finding import Found, Summary
 from postrider.incoming import Heard
 from postrider.ledger import Balance
@@ -151,6 +152,23 @@ def schedule(s: Schedule) -> dict[str, Any]:
         "trouble": s.trouble or None,
         "created_at": timing.utc_and_local(s.created_at, zone)["utc"],
         "changed_at": timing.utc_and_local(s.changed_at, zone)["utc"],
+    }
+
+
+def file(stored: Stored) -> dict[str, Any]:
+    """A file that we have."""
+    found, until = stored.file, stored.unused_until
+    return {
+        "id": found.id,
+        "name": found.name,
+        "media_type": found.media_type,
+        "size": found.size,
+        "sha256": stored.sha256,
+        "kind": found.kind,
+        "width": found.width or None,
+        "height": found.height or None,
+        "created_at": stored.at.isoformat(),
+        "unused_until": until.isoformat() if until else None,
     }
 
 

@@ -100,6 +100,8 @@ class Uploads:
                 continue
             pipe: Any = self.redis.pipeline(transaction=False)
             for index, id_ in (verdict.known or {}).items():
+                if not claim.files[index].id:  # only linked to: nobody could tell it from another
+                    continue
                 key = _known_key(claim, claim.files[index])
                 if id_:
                     pipe.set(key, id_, ex=int(keep_s))

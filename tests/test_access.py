@@ -39,7 +39,7 @@ def test_a_key_is_shown_once(api: Api) -> None:
         *("id", "key", "name", "role", "created_at", "by", "last_used_at", "disabled_at", "limits")
     }
     assert (key["by"], key["role"]) == ("postrider", "sender")
-    assert key["limits"] == {"rate": 5.0, "waiting": None, "recipients": None}
+    assert key["limits"] == {"rate": 5.0, "waiting": None, "recipients": None, "file_bytes": None}
     secret = key.pop("key")
     assert api.get(f"/api/v1/keys/{key['id']}").json() == key
     assert api.get("/api/v1/keys").json() == {"keys": [key], "next": None}
@@ -59,7 +59,7 @@ def test_me_is_the_user_of_the_settings(api: Api) -> None:
         "id": "",
         "name": "postrider",
         "role": "admin",
-        "limits": {"rate": None, "waiting": None, "recipients": None},
+        "limits": {"rate": None, "waiting": None, "recipients": None, "file_bytes": None},
     }
 
 
@@ -69,7 +69,12 @@ def test_a_key_is_changed_and_taken_away(api: Api) -> None:
     changed = api.patch(path, json={"role": "admin", "disabled": True, "limits": {"waiting": 3}})
     assert changed.json()["role"] == "admin"
     assert changed.json()["disabled_at"] is not None
-    assert changed.json()["limits"] == {"rate": None, "waiting": 3, "recipients": None}
+    assert changed.json()["limits"] == {
+        "rate": None,
+        "waiting": 3,
+        "recipients": None,
+        "file_bytes": None,
+    }
     same = api.patch(path, json={}).json()
     assert same == changed.json()
     wait_until(lambda: api.get("/api/v1/me", **as_key(key["key"])).status_code == 401, 2)

@@ -21,7 +21,7 @@ from tests.test_outbox import DEAD, record, take
 
 ADMINS_ALONE = ("/api/v1/keys", "/api/v1/users", "/api/v1/suppressions")
 """Their ids are nobody's; tests/test_roles.py shows that a sender gets 403."""
-NO_IDS = ("/static/", "/hooks/")
+NO_IDS = ("/static/", "/hooks/", "/files/")
 TAKES = {
     "GET /api/v1/messages/<message_id>": ("message", None),
     "PATCH /api/v1/messages/<message_id>": ("message", {"body": "taken", "paused": True}),
@@ -34,6 +34,9 @@ TAKES = {
     "GET /api/v1/schedules/<id>": ("schedule", None),
     "PATCH /api/v1/schedules/<id>": ("schedule", {"state": "paused", "body": "taken"}),
     "DELETE /api/v1/schedules/<id>": ("schedule", None),
+    "GET /api/v1/files/<id>": ("file", None),
+    "GET /api/v1/files/<id>/content": ("file", None),
+    "DELETE /api/v1/files/<id>": ("file", None),
 }
 """Every route with an id: whose kind it is, and a body. A new one has to stand here."""
 NOBODYS = {
@@ -41,12 +44,14 @@ NOBODYS = {
     "delivery": "0" * 21 + "-0",
     "callback": "0" * 21 + "_000001",
     "schedule": "0" * 21,
+    "file": "0" * 22,
 }
 LISTS = {
     "/api/v1/messages": "messages",
     "/api/v1/deliveries": "deliveries",
     "/api/v1/callbacks": "callbacks",
     "/api/v1/schedules": "schedules",
+    "/api/v1/files": "files",
     "/get_scheduled": "scheduled",
     "/get_finished": "finished_main",
     "/sandbox.json": "messages",
@@ -116,11 +121,14 @@ class Tenants:
             plan.pop(name, None)
         made = self.a("POST", "/api/v1/schedules", json=plan)
         assert made.status_code == 201, made.text
+        form = {"f": ("alphas-secret.txt", b"x")}
+        (kept,) = self.a("POST", "/api/v1/files", files=form).json()["files"]
         self.ids: dict[str, list[str]] = {
             "message": [gone, waits],
             "delivery": [f"{mid}-{n}" for mid in (gone, waits) for n in range(2)],
             "callback": [event.id for event in events],
             "schedule": [made.json()["id"]],
+            "file": [kept["id"]],
         }
 
     def _key(self, api: Api, name: str) -> Ask:

@@ -5,6 +5,7 @@ from postrider.commands import (
     callbacks,
     doctor,
     encryption,
+    files,
     hooks,
     messages,
     operations,
@@ -12,5 +13,16 @@ from postrider.commands import (
     suppressions,
 )
 
-EVERY = (simple, suppressions, hooks, messages, operations, callbacks, access, encryption, doctor)
+EVERY = (
+    simple,
+    files,
+    suppressions,
+    hooks,
+    messages,
+    operations,
+    callbacks,
+    access,
+    encryption,
+    doctor,
+)
 """In the order in which help lists them."""

@@ -74,6 +74,7 @@ def _add_client(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", metavar="N", type=float, help="requests per second")
     parser.add_argument("--waiting", metavar="N", type=int, help="deliveries that wait at once")
     parser.add_argument("--recipients", metavar="N", type=int, help="recipients in one message")
+    parser.add_argument("--file-bytes", metavar="N", type=int, help="bytes of all files kept")
 
 
 def _add_list(
@@ -132,7 +133,7 @@ def _desk() -> Iterator[_Desk]:
 
 def _quota(args: argparse.Namespace) -> Quota:
     access.check_name(args.name)
-    quota = Quota(args.rate, args.waiting, args.recipients)
+    quota = Quota(args.rate, args.waiting, args.recipients, args.file_bytes)
     access.check_quota(quota)
     return quota
 

@@ -7,6 +7,7 @@ API does. Somebody else wrote the texts, so none reaches a terminal as it is.
 import argparse
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -17,10 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from postrider import listing
+from postrider.commands import files
 from postrider.commands.shell import COLOURS, Parsers, as_json, opened, recipient, up_to
 from postrider.commands.terminal import say, say_json, told
-from postrider.errors import InvalidRequest
-from postrider.model import NewMessage
+from postrider.errors import InvalidRequest, PostriderError
+from postrider.model import Attachment, NewMessage
 from postrider.service import Service
 from postrider.store import Page, Store
 from postrider.timing import in_zone
@@ -52,6 +54,14 @@ def add_commands(commands: "Parsers[argparse.ArgumentParser]") -> None:
     parser.add_argument(
         "--timezone", metavar="ZONE", help="IANA zone of --at, for example Europe/Berlin"
     )
+    parser.add_argument(
+        "--attach",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="a file that goes with it; may be repeated, and BODY may then be ''",
+    )
     parser.add_argument("body", metavar="BODY", help="the text; - reads it from standard input")
     parser.set_defaults(run=send)
 
@@ -80,12 +90,18 @@ def send(args: argparse.Namespace) -> int:
     """Accepts one message and says what became of it."""
     with opened() as desk:
         service, zone = desk.service, desk.zone
+        kept = files.keep(desk, args.attach) if args.attach else []
         new = NewMessage(
             body=_stdin() if args.body == "-" else args.body,
             recipients=tuple(args.to),
             send_at=listing.moment(args.at, args.timezone, zone),
+            attachments=tuple(Attachment(stored.file.id) for stored in kept),
         )
-        answer = listing.accepted(*service.accept(new), zone)
+        try:
+            answer = listing.accepted(*service.accept(new), zone)
+        except PostriderError:
+            service.fetching.forget(kept, service.store.now)  # but not what was accepted after all
+            raise
     if args.json:
         return say_json(answer)
     lines = answer["scheduled"] or answer["started"]

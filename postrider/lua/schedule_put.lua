@@ -1,11 +1,34 @@
 -- Writes a schedule, if nobody else has meanwhile; state `gone` removes it.
 -- ARGV  1 schedule   2 version it must have (0: there is none yet)   3 look at it again then (s); '': never
 --       4 its owner   then fields: name, value, ...
--- Gives 1, or 0 when it has another version.
+-- Its files stay until it ends or is removed.
+-- Gives 1, or 0 when it has another version; `gone`, and changes nothing: a file of it is no longer there.
 local key, owned = 'pr:s:' .. ARGV[1], 'pr:schedules:of:' .. ARGV[4]
 if (call('HGET', key, 'v') or '0') ~= ARGV[2] then return 0 end
+local before, files = call('HGET', key, 'file_ids') or '', nil
+for at = 5, #ARGV, 2 do
+  if ARGV[at] == 'file_ids' then files = ARGV[at + 1] end
+end
+for id in string.gmatch(files or '', '%S+') do
+  if call('EXISTS', 'pr:file:' .. id) == 0 then return 'gone' end
+end
 call('HSET', key, 'v', ARGV[2] + 1, unpack(ARGV, 5))
 local state = call('HGET', key, 'state')
+local holds = state == 'active' or state == 'paused'
+files = files or before
+if holds then
+  for id in string.gmatch(files, '%S+') do
+    call('SADD', 'pr:file:' .. id .. ':of', ARGV[1])
+    call('ZREM', 'pr:files:unused', id)
+  end
+end
+for id in string.gmatch(before, '%S+') do
+  local users = 'pr:file:' .. id .. ':of'
+  if (not holds or not string.find(' ' .. files .. ' ', ' ' .. id .. ' ', 1, true)) and call('SREM', users, ARGV[1]) == 1
+    and call('EXISTS', users) == 0 then
+    call('ZADD', 'pr:files:unused', seconds(NOW), id)
+  end
+end
 if state == 'gone' or state == 'deleted' then
   call('ZREM', 'pr:schedules', ARGV[1])
   call('ZREM', owned, ARGV[1])

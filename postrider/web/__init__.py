@@ -25,6 +25,7 @@ from postrider.web import (
     callbacks,
     dashboard,
     deliveries,
+    files,
     health,
     hooks,
     incoming,
@@ -89,7 +90,7 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
         "Post one message with a time and a list of recipients; each gets it on time, once."
     )
     app.security_schemes = SCHEMES
-    app.spec_processor(plain_names)
+    app.spec_processor(lambda spec: plain_names(files.described(spec)))
     problems.register(app)
     traffic.watch(app, service.counts)
     app.extensions[COUNTS] = service.counts
@@ -101,6 +102,8 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     app.register_blueprint(operations.blueprint(service, gate))
     app.register_blueprint(schedules.blueprint(service, gate))
     app.register_blueprint(keys.blueprint(Keys(settings.keys_dir), gate))
+    app.register_blueprint(files.blueprint(service, gate))
+    app.register_blueprint(files.links(service))
     app.register_blueprint(health.blueprint(service))
     app.register_blueprint(hooks.blueprint(service))
     app.register_blueprint(incoming.blueprint(service, gate))

@@ -59,10 +59,14 @@ class LimitsIn(_Strict):
         int | None,
         Field(ge=1, le=access.MOST, strict=True, description="Recipients in one message"),
     ] = None
+    file_bytes: Annotated[
+        int | None,
+        Field(ge=0, le=access.MOST_BYTES, strict=True, description="Bytes of all files kept"),
+    ] = None
 
     def quota(self) -> Quota:
         """As the service says it."""
-        return Quota(self.rate, self.waiting, self.recipients)
+        return Quota(self.rate, self.waiting, self.recipients, self.file_bytes)
 
 
 class KeyIn(_Strict):
@@ -99,6 +103,7 @@ class LimitsOut(BaseModel):
     rate: float | None
     waiting: int | None
     recipients: int | None
+    file_bytes: int | None
 
 
 class ClientOut(BaseModel):

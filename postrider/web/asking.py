@@ -101,13 +101,24 @@ def new_message(data: NewMessageIn, zone: ZoneInfo, who: Client) -> NewMessage:
         dedupe_within_s=data.dedupe_within_s,
         callback_url=data.callback_url,
         callback_format=data.callback_format,
-        attachments=tuple(map(_attachment, data.attachments)),
+        attachments=attachments(data),
     )
 
 
-def _attachment(data: AttachmentIn) -> Attachment:
+def attachments(data: NewMessageIn) -> tuple[Attachment, ...]:
+    """The files that the body names. Raises InvalidRequest."""
+    return tuple(_attachment(n, one) for n, one in enumerate(data.attachments))
+
+
+def _attachment(n: int, data: AttachmentIn) -> Attachment:
+    if (data.file is None) == (data.url is None):
+        raise InvalidRequest(f"attachments[{n}]", "name a file or a url, one of them")
+    if data.link and data.url is None:
+        raise InvalidRequest(f"attachments[{n}].link", "is for a url")
     return Attachment(
         file=data.file or "",
+        url=data.url or "",
+        link=data.link,
         name=data.name or "",
         kind=data.kind,
         inline=data.inline,

@@ -47,6 +47,7 @@ WORDS = {
     409: "Its state does not allow it, or the idempotency key is taken",
     413: "The body is over MAX_BODY_BYTES",
     415: "The body is not application/json",
+    416: "There is no such part of it",
     429: "Over a limit of the caller's; `Retry-After` says when to try again",
     503: "Redis cannot answer; nothing was accepted unless `accepted` says `unknown`",
 }

@@ -63,13 +63,26 @@ class To(TypedDict):
 
 
 class AttachmentIn(BaseModel):
-    """A file that goes with the message: an uploaded one, or a URL."""
+    """A file that goes with the message: an uploaded one, or a URL, one of them."""
 
     model_config = ConfigDict(extra="forbid")
 
     file: Annotated[
         StrictStr | None, Field(max_length=64, description="The id that its upload gave")
     ] = None
+    url: Annotated[
+        StrictStr | None,
+        Field(
+            min_length=1,
+            max_length=2000,
+            description="Fetched once, when the message is accepted",
+            examples=["https://example.com/holiday.jpg"],
+        ),
+    ] = None
+    link: Annotated[
+        StrictBool,
+        Field(description="The url is not fetched, but handed on to messengers that fetch it"),
+    ] = False
     name: Annotated[
         StrictStr | None, Field(min_length=1, max_length=150, description="Instead of its own")
     ] = None

@@ -182,6 +182,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
 def create(service: Service, asked: NewMessageIn, repeat: RepeatIn, default: ZoneInfo) -> Response:
     """Takes a message that repeats, and answers with its schedule. Raises InvalidRequest."""
     _no_single_moment(asked)
+    asking.attachments(asked)
     zone = _zone(asked.timezone) or default
     if asked.window is not None:
         Window.asked(asked.window)

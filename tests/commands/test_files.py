@@ -1,0 +1,59 @@
+"""`postrider files` and `send --attach`: kept, listed, read back, deleted, sent."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from postrider.service import Service
+from tests.conftest import Postrider
+from tests.test_files import PNG
+from tests.test_files_api import kept
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_files_are_added_shown_read_and_deleted(
+    postrider: Postrider, service: Service, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    (tmp_path / "b.txt").write_text("Hello")
+    assert postrider("files", "add", "a.png", "b.txt", "--json") == 0
+    first, second = json.loads(capsys.readouterr().out)["files"]
+    assert postrider("files", "list", "--limit", "1", "--json") == 0
+    page = json.loads(capsys.readouterr().out)
+    assert postrider("files", "list", "--cursor", page["next"]) == 0
+    rest = capsys.readouterr().out
+    listed = {page["files"][0]["id"], rest.partition("\t")[0]}
+    assert listed == {first["id"], second["id"]}
+    assert postrider("files", "show", first["id"]) == 0
+    assert "media_type: image/png" in capsys.readouterr().out
+    assert postrider("files", "get", first["id"], "--to", "c.png") == 0
+    assert (tmp_path / "c.png").read_bytes() == PNG
+    assert postrider("files", "get", first["id"], "--to", "b.txt") == 1
+    assert (tmp_path / "b.txt").read_text() == "Hello"
+    assert postrider("files", "delete", first["id"]) == 0
+    assert postrider("files", "show", first["id"]) == 1
+    assert kept(service) == [second["id"]]
+
+
+def test_all_are_refused_when_one_is(
+    postrider: Postrider, service: Service, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "a.txt").write_text("Hello")
+    assert postrider("files", "add", "a.txt", "none.txt") == 1
+    assert "none.txt: cannot be read: No such file" in capsys.readouterr().err
+    assert postrider("files", "add", "a.txt", MAX_FILE_BYTES="4") == 1
+    assert "over 4 bytes (MAX_FILE_BYTES)" in capsys.readouterr().err
+    assert kept(service) == []
+
+
+def test_what_is_sent_takes_its_files_along(
+    postrider: Postrider, service: Service, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    assert postrider("send", "--to", "sandbox:ana", "--attach", "a.png", "Look") == 0
+    (id_,) = kept(service)
+    assert not service.files.delete(id_, None, service.store.now())
+    assert postrider("send", "--to", "pigeon:ana", "--attach", "a.png", "Look") == 1
+    assert kept(service) == [id_]
