@@ -8,10 +8,11 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import astuple, dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from messengers.base import FileKind
@@ -41,15 +42,20 @@ STATES = {
     "cancelled": "failed",
 }
 """A message's own state -> what clients are told."""
+MAIL = "mail"
+OPTIONS = {
+    **{name: name for name in ("subject", "reply_to", "cc", "bcc")},
+    "from": "sender",
+}
+"""What `info` may say of a mail -> our name for it."""
+LISTS = frozenset({"cc", "bcc"})
 PREPROCESS = "preprocess"
 QUEUED = "queued"
 DELIVERED = "delivered"
 KEY = "key"
 """The part of an upload that holds the key of the others."""
-KEY_BYTES = 16 * 1024
 TEXT_BYTES = 1024 * 1024
 """More is no messenger's text."""
-MOST_FILES = 100
 NAME_LIMIT = 1_000
 """Characters of a name that a file is known by here."""
 KEPT = timedelta(hours=24)
@@ -63,17 +69,6 @@ Opener = Callable[[Incoming, bytes | None], Incoming]
 
 class NotOpened(InvalidRequest):
     """An encrypted file that does not open."""
-
-
-class Arriving(Protocol):
-    """A part of an upload on its way: its name in the form, its file's name if it has one, and what it holds."""
-
-    @property
-    def part(self) -> str: ...
-    @property
-    def name(self) -> str | None: ...
-    @property
-    def content(self) -> Iterator[bytes]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +98,11 @@ class Engine(Protocol):
 
 
 class Desk:
-    """Takes uploads, sends them, and tells how they stand. `look`: how often it looks whether a message has ended."""
+    """Takes uploads, sends them, and tells how they stand.
+
+    `opener` opens encrypted files, `public_pem` gives the key that they are encrypted for; `look`: how often it looks whether a
+    message has ended.
+    """
 
     def __init__(
         self,
@@ -113,6 +112,7 @@ class Desk:
         *,
         services: Mapping[str, str] = SERVICES,
         opener: Opener | None = None,
+        public_pem: Callable[[], str] | None = None,
         look: timedelta = LOOK,
     ) -> None:
         self.handovers = handovers
@@ -120,34 +120,37 @@ class Desk:
         self.clock = clock
         self.services = services
         self.opener = opener
+        self.public_pem = public_pem
         self.look = look
 
     # -- asked by clients
 
-    def take(self, owner: str, parts: Iterable[Arriving]) -> Handover:
-        """Keeps the files that arrive, all or none. Raises InvalidRequest; NotOpened for an encrypted one that does not open."""
+    def take(
+        self,
+        owner: str,
+        files: Sequence[tuple[str, str, Incoming]],
+        fields: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> Handover:
+        """Keeps an upload, all of it or nothing: (name of its part, its own name, the file), and parts that are no files.
+
+        A field but `key`, which opens the others, is a small file. What came in stays the caller's to close. Raises
+        InvalidRequest; NotOpened for an encrypted file that does not open.
+        """
         with ExitStack() as stack:
-            key: bytes | None = None
-            written: list[tuple[str, str, Incoming]] = []
-            for part in parts:
-                if part.part == KEY:
-                    key = _short(part.content)
-                    continue
-                incoming = stack.enter_context(closing(self.engine.files.incoming()))
-                for some in part.content:
-                    incoming.write(some)
-                if part.name == "" and not incoming.size:
-                    continue  # what a browser sends where no file was chosen
-                if len(written) == MOST_FILES:
-                    raise InvalidRequest("", f"there are more than {MOST_FILES} files")
-                if max(len(part.part), len(part.name or "")) > NAME_LIMIT:
-                    raise InvalidRequest("", f"a file's name is over {NAME_LIMIT} characters")
-                written.append((part.part, part.name or part.part, incoming))
-            if not written:
+            # A browser sends an empty one without a name where no file was chosen.
+            arrived = [(part, name or part, one) for part, name, one in files if name or one.size]
+            for part, content in fields.items():
+                if part != KEY:
+                    incoming = stack.enter_context(closing(self.engine.files.incoming()))
+                    incoming.write(content)
+                    arrived.append((part, part, incoming))
+            if not arrived:
                 raise InvalidRequest("", "there is no file in the upload")
+            if any(max(len(part), len(name)) > NAME_LIMIT for part, name, _ in arrived):
+                raise InvalidRequest("", f"a file's name is over {NAME_LIMIT} characters")
             plain = [
-                (part, name, stack.enter_context(closing(self._opened(incoming, name, key))))
-                for part, name, incoming in written
+                (part, name, stack.enter_context(closing(self._opened(one, name, fields.get(KEY)))))
+                for part, name, one in arrived
             ]
             return self._keep(owner, plain)
 
@@ -198,6 +201,12 @@ class Desk:
         self.handovers.sent(held.id, message.id, digest, self.clock() + self.look)
         return held
 
+    def key(self) -> str:
+        """The public key that files can be encrypted for, as PEM. Raises InvalidRequest when there is none."""
+        if self.public_pem is None:
+            raise InvalidRequest("", "this server has no key; send files as they are")
+        return self.public_pem()
+
     def state(self, owner: str, id_: str) -> str:
         """How an upload stands. Told that it was delivered, its client has no more to ask. Raises InvalidRequest."""
         if not id_:
@@ -236,22 +245,21 @@ class Desk:
             raise InvalidRequest(
                 "serv", f"unknown service {asked.serv[:40]!r}; there are {', '.join(self.services)}"
             )
+        service = self.services[asked.serv]
         types = _types(held, asked.type)
         info = _info(asked.info)
         texts = [body] if (body := info.get("body")) else []
         texts += [self._text(file, held.owner) for file in held.files if types[file] == "text"]
         return NewMessage(
             body="\n\n".join(texts),
-            recipients=(
-                Recipient(asked.dest, self.services[asked.serv], asked.sender or "default"),
-            ),
+            recipients=(Recipient(asked.dest, service, asked.sender or "default"),),
             owner=held.owner,
             attachments=tuple(
                 Attachment(file.file, kind=TYPES[types[file]])
                 for file in held.files
                 if types[file] != "text"
             ),
-            **mail_options(info),
+            **_heading(mail_options(info) if service == MAIL else {}),
         )
 
     def _text(self, file: Handed, owner: str) -> str:
@@ -315,24 +323,33 @@ class Desk:
             self.handovers.note(held.id, state, now + (KEPT if state else self.look))
 
 
-def mail_options(info: Mapping[str, Any]) -> dict[str, Any]:
-    """What of `info` a mail has besides its text, as fields of NewMessage."""
-    del info
+def mail_options(info: Mapping[str, Any]) -> dict[str, str | tuple[str, ...]]:
+    """What a mail has besides its text: subject, sender, reply_to, cc, bcc, as far as `info` says. Raises InvalidRequest."""
+    found: dict[str, str | tuple[str, ...]] = {}
+    for name, value in info.items():
+        option = name.lower().replace("-", "_")
+        match OPTIONS.get(option), value:
+            case None, _:
+                pass
+            case str(ours), str() if ours in LISTS:
+                found[ours] = (value,)
+            case str(ours), list() if ours in LISTS and all(isinstance(v, str) for v in value):
+                found[ours] = tuple(value)
+            case str(ours), str() if ours not in LISTS:
+                found[ours] = value
+            case _:
+                raise InvalidRequest("info", f"{name[:40]!r} must be a text")
+    return found
+
+
+def _heading(options: Mapping[str, str | tuple[str, ...]]) -> dict[str, Any]:
+    """The same as fields of NewMessage."""
+    del options
     return {}
 
 
 def _unknown(id_: str) -> InvalidRequest:
     return InvalidRequest("id", f"unknown id {id_[:40]!r}")
-
-
-def _short(content: Iterator[bytes]) -> bytes:
-    """The encrypted key. Raises NotOpened when it is none."""
-    found = b""
-    for some in content:
-        found += some
-        if len(found) > KEY_BYTES:
-            raise NotOpened(KEY, "is too long for an encrypted key")
-    return found
 
 
 def _types(held: Handover, asked: str) -> dict[Handed, str]:

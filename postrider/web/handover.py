@@ -1,6 +1,5 @@
 """Upload, then send: /init, /data, /msg, /cons. Forms in, plain text out; a wrong call is answered in words, with 200."""
 
-from collections.abc import Callable
 from typing import Any
 
 from apiflask import APIBlueprint
@@ -8,6 +7,7 @@ from flask import Response, request
 
 from postrider.desk import (
     DELIVERED,
+    KEY,
     PREPROCESS,
     QUEUED,
     SERVICES,
@@ -20,11 +20,9 @@ from postrider.desk import (
 from postrider.errors import InvalidRequest
 from postrider.web import problems
 from postrider.web.auth import ANY_SCHEME, Gate, audited, client
-from postrider.web.parts import parts
+from postrider.web.parts import received
 from postrider.web.problems import documented
 
-PublicKey = Callable[[], str]
-"""Gives the public key that files can be encrypted for, as PEM."""
 PLAIN = "text/plain; charset=utf-8"
 MAX_FILE_BYTES = 2 * 1024**3
 """Bytes of one upload."""
@@ -35,7 +33,6 @@ ERROR = "error: "
 def blueprint(
     desk: Desk,
     gate: Gate,
-    public_key: PublicKey | None = None,
     max_file_bytes: int = MAX_FILE_BYTES,
 ) -> APIBlueprint:
     """The routes over `desk`."""
@@ -53,9 +50,7 @@ def blueprint(
         responses={**_answers("A PEM", None), **documented(401, 403, 429, 503)},
     )
     def init() -> Response:
-        if public_key is None:
-            raise InvalidRequest("", "this server has no key; send files as they are")
-        return _text(public_key())
+        return _text(desk.key())
 
     @bp.post("/data")
     @bp.doc(
@@ -76,10 +71,8 @@ def blueprint(
         },
     )
     def data() -> Response:
-        request.max_content_length = max_file_bytes
-        taken = desk.take(
-            client().id, parts(request.stream, request.headers.get("Content-Type", ""))
-        )
+        with received(request, desk.engine.files, max_file_bytes, as_fields={KEY}) as form:
+            taken = desk.take(client().id, form.files, form.fields)
         audited(taken.id)
         return _text(taken.id)
 
