@@ -151,11 +151,10 @@ def _answers(description: str, example: str | None) -> dict[int, Any]:
 
 
 def _form(fields: dict[str, str]) -> dict[str, Any]:
-    """OpenAPI's words for a form whose fields may hold anything: what is wrong is said with 200."""
     named = {name: {"description": words} for name, words in fields.items()}
     return _body("application/x-www-form-urlencoded", named, dict.fromkeys(fields, ""))
 
 
 def _body(kind: str, fields: dict[str, Any], example: dict[str, str]) -> dict[str, Any]:
-    schema = {"type": "object", "properties": fields, "example": example}
-    return {"content": {kind: {"schema": schema}}}
+    """OpenAPI's words for a form that nothing is wrong with whatever it holds: what is wrong is said with 200."""
+    return {"content": {kind: {"schema": {"properties": fields, "example": example}}}}
