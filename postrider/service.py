@@ -16,6 +16,7 @@ from postrider.alerts import Alerts
 from postrider.changes import Changed, Changes
 from postrider.checks import Checks, unstorable
 from postrider.counts import Counts
+from postrider.desk import LOOK, Desk
 from postrider.errors import (
     IllegalTransition,
     InvalidRequest,
@@ -26,6 +27,7 @@ from postrider.errors import (
 from postrider.fetching import Fetching
 from postrider.files import Files, Stored
 from postrider.finding import Finder, Found, Summary, Wanted
+from postrider.handovers import Handovers
 from postrider.ledger import Ledger
 from postrider.model import Client, Message, NewMessage, Recipient, State, Terms, new_message_id
 from postrider.outbox import Outbox
@@ -86,6 +88,9 @@ class Service:
         self.arrivals = self.webhooks.arrivals
         plans = Schedules(store.redis, store.room, self.vault)
         self.schedules = Planner(plans, self, store.now, settings.delete_finished_timeout)
+        # Often enough to see how a message has ended before it is purged.
+        look = min(LOOK, timedelta(seconds=settings.delete_finished_timeout / 2))
+        self.desk = Desk(Handovers(store.redis), self, store.now, look=look)
 
     # -- accepting
 
@@ -282,6 +287,7 @@ class Service:
 
     def purge(self) -> int:
         """Forgets what is finished and failed; never what waits or is unknown."""
+        self.desk.settle()
         return self.store.purge((*ENDED_WELL, *ENDED_ILL, State.CANCELLED))
 
     def keep_note(self, note: Note) -> None:
@@ -322,6 +328,8 @@ class Service:
     def sweep(self) -> None:
         """Finds what a dead process left behind, and forgets what has been kept long enough. Any process may run it."""
         now = self.store.now()
+        with suppress(Unavailable):  # a full Redis, which the next lines empty
+            self.desk.sweep()
         # First what only frees: in a full Redis the rest fails.
         finished_s, failed_s = (
             timedelta(seconds=s)

@@ -25,8 +25,13 @@ from postrider.web import problems
 from postrider.web.address import origin
 
 View = TypeVar("View", bound=Callable[..., object])
-SENDS = {"POST /send_message", "POST /api/v1/messages", "POST /api/v1/messages/batch"}
+SENDS = {
+    *("POST /send_message", "POST /api/v1/messages", "POST /api/v1/messages/batch"),
+    *("POST /data", "POST /msg"),
+}
 """What is done all day, and has a stream of its own in the audit log."""
+ASKS = {"POST /init", "POST /cons"}
+"""What only asks, whatever its method, and is not told to the audit log."""
 SAFE = {"GET", "HEAD", "OPTIONS"}
 SCHEMES = {
     "basic": {"type": "http", "scheme": "basic"},
@@ -164,7 +169,7 @@ class Gate:
         what = g.get("audited") or ",".join(map(str, (request.view_args or {}).values()))
         if status == HTTPStatus.FORBIDDEN:
             self._write("refused", who, action, what, status)
-        elif request.method not in SAFE and not 400 <= status < 500:
+        elif request.method not in SAFE and action not in ASKS and not 400 <= status < 500:
             self._write("sent" if action in SENDS else "changed", who, action, what, status)
         return response
 

@@ -1,0 +1,115 @@
+"""Handovers: files that a client has uploaded first and says later where to send, and what became of them.
+
+Redis
+  pr:handover:<id>              hash    owner, files (JSON: part, name and id of each), message, asked (hashed), ended
+  pr:handover:latest:<owner>    string  the client's latest one
+  pr:handovers                  zset    handover -> when it is looked at: then it is forgotten, or put off (s)
+  pr:handovers:open             set     those whose message has not ended, as far as is known
+"""
+
+import json
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import redis
+
+from postrider import records
+from postrider.scripts import Scripts, unavailable_when_redis_is
+
+ID_BYTES = 16
+_ID = re.compile(r"[\w-]{22}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """A file that was handed over: the name of its part in the form, its own name as it was sent, and our id of it."""
+
+    part: str
+    name: str
+    file: str
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """What one upload brought. `message`: what it has become, and `asked` with what parameters; `ended`: how that ended."""
+
+    id: str
+    owner: str
+    files: tuple[Handed, ...]
+    message: str = ""
+    asked: str = ""
+    ended: str = ""
+
+
+class Handovers:
+    """What was handed over, in one Redis."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self.redis = client
+        self.scripts = Scripts(client)
+
+    @unavailable_when_redis_is
+    def put(self, owner: str, files: Sequence[Handed], until: datetime) -> Handover | None:
+        """Keeps them under a new id, and as this client's latest; None when one of the files is gone."""
+        new = Handover(secrets.token_urlsafe(ID_BYTES), owner, tuple(files))
+        told = json.dumps([[file.part, file.name, file.file] for file in files])
+        kept = self.scripts.run(
+            "handover_put", new.id, owner, _seconds(until), told, *(file.file for file in files)
+        )
+        return new if kept else None
+
+    @unavailable_when_redis_is
+    def get(self, id_: str) -> Handover | None:
+        """The one with this id."""
+        client: Any = self.redis
+        told = client.hgetall(f"pr:handover:{id_}") if _ID.fullmatch(id_) else None
+        if not told:
+            return None
+        text = {name.decode(): value.decode() for name, value in told.items()}
+        files = tuple(Handed(*names) for names in json.loads(text.pop("files")))
+        return Handover(id_, files=files, **text)
+
+    @unavailable_when_redis_is
+    def latest(self, owner: str) -> Handover | None:
+        """The latest one of this client that is still there."""
+        client: Any = self.redis
+        id_ = client.get(f"pr:handover:latest:{owner}")
+        return self.get(id_.decode()) if id_ else None
+
+    @unavailable_when_redis_is
+    def sent(self, id_: str, message: str, asked: str, due: datetime) -> bool:
+        """Has it become this message; False when it is gone, or has become another."""
+        return bool(self.scripts.run("handover_sent", id_, message, asked, _seconds(due)))
+
+    @unavailable_when_redis_is
+    def note(self, id_: str, ended: str, due: datetime) -> bool:
+        """Writes down how it ended ('': it has not); False when it is gone."""
+        return bool(self.scripts.run("handover_note", id_, ended, _seconds(due)))
+
+    @unavailable_when_redis_is
+    def drop(self, handover: Handover, due_by: datetime | None = None) -> bool:
+        """Forgets it; False when it is gone, or, with `due_by`, not to be looked at by then."""
+        due = "+inf" if due_by is None else _seconds(due_by)
+        files = (file.file for file in handover.files)
+        return bool(self.scripts.run("handover_drop", handover.id, due, *files))
+
+    @unavailable_when_redis_is
+    def due(self, now: datetime, most: int) -> list[Handover]:
+        """Those to be looked at by now, the longest due first."""
+        client: Any = self.redis
+        ids = client.zrangebyscore("pr:handovers", "-inf", _seconds(now), 0, most)
+        return [found for id_ in ids if (found := self.get(id_.decode()))]
+
+    @unavailable_when_redis_is
+    def open(self) -> list[str]:
+        """The ids of all whose message has not ended, as far as is known."""
+        client: Any = self.redis
+        return [id_.decode() for id_ in client.sscan_iter("pr:handovers:open", count=1_000)]
+
+
+def _seconds(at: datetime) -> str:
+    return records.seconds(at.timestamp())
