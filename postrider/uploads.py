@@ -4,7 +4,7 @@ Who claims a delivery whose file has no such id yet uploads it; others who claim
 back for a moment.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,33 +27,43 @@ class Uploads:
         client: redis.Redis,
         files: Files,
         accounts: Mapping[tuple[str, str], Messenger],
+        places: Collection[tuple[str, str]] = (),
     ) -> None:
         self.redis = client
         self.files = files
         self.accounts = accounts
+        self.places = places
+        """Accounts whose deliveries go to several places: what each did is to be known, too."""
 
     @unavailable_when_redis_is
     def ready(self, claims: Sequence[Claim]) -> list[Claim]:
         """`claims`, those of messages with files made ready to be sent."""
         found = list(claims)
         with_files = [n for n, claim in enumerate(found) if claim.message.files]
+        if self.places:
+            with_files = [n for n, claim in enumerate(found) if self._has_parts(claim)]
         if not with_files:
             return found
         pipe: Any = self.redis.pipeline(transaction=False)
         for n in with_files:
             mid, _, index = found[n].delivery_id.partition("-")
             pipe.hget(f"pr:a:{mid}:{int(index) // BUCKET}", index)
-            pipe.mget([_known_key(found[n], file) for file in found[n].message.files])
+            if found[n].message.files:
+                pipe.mget([_known_key(found[n], file) for file in found[n].message.files])
         told = iter(pipe.execute())
         for n in with_files:
-            tried, known = next(told), next(told)
             claim = found[n]
+            tried, known = next(told), next(told) if claim.message.files else ()
             files = tuple(
                 replace(self.files.opened(file), known=(id_ or b"").decode())
                 for file, id_ in zip(claim.message.files, known, strict=True)
             )
             found[n] = replace(claim, files=files, parts=records.parts(tried))
         return [self._with_uploads(claim) if claim.files else claim for claim in found]
+
+    def _has_parts(self, claim: Claim) -> bool:
+        to = claim.recipient
+        return bool(claim.message.files) or (to.service, to.account) in self.places
 
     def _with_uploads(self, claim: Claim) -> Claim:
         """`claim`, which uploads what of its files its messenger does not know yet, or waits for who does."""

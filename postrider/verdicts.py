@@ -134,6 +134,15 @@ def of_pieces(parts: Sequence[Part | None], last: Outcome) -> Outcome:
     return Rejected(PARTIAL)
 
 
+def of_places(parts: Sequence[Part | None], outcomes: Sequence[Outcome]) -> Outcome:
+    """The outcome of a delivery out of what has become of it at each place; `outcomes` are those of this attempt."""
+    for kind in (Retry, Unclear):
+        for outcome in outcomes:
+            if isinstance(outcome, kind):
+                return outcome
+    return of_pieces(parts, outcomes[-1])
+
+
 def not_allowed(claim: Claim) -> Verdict | None:
     """What becomes of a claim whose message's terms forbid to send it now; None when they do not."""
     message = claim.message
