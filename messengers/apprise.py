@@ -18,10 +18,13 @@ from messengers.base import (
     NoReply,
     Outbound,
     Outcome,
+    Piece,
     Rejected,
     Reply,
     Retry,
     Sent,
+    Steps,
+    Taken,
     Unclear,
     by_status,
     entries,
@@ -206,6 +209,13 @@ class Apprise:
     def read(self, reply: Reply) -> Outcome:
         outcomes = self.read_each(reply, range(len(self.places)))
         return next((o for o in outcomes if not isinstance(o, Sent)), outcomes[0])
+
+    def pieces(self, out: Outbound) -> list[Piece]:
+        return [Piece(tuple(range(len(out.files))), text=True)]
+
+    def send_piece(self, out: Outbound, piece: Piece) -> Steps:  # noqa: ARG002
+        reply = yield self.request(out)
+        return Taken(unanswered(reply) if isinstance(reply, NoReply) else self.read(reply))
 
     # -- each place by itself
 

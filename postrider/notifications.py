@@ -141,9 +141,7 @@ class _Call:
         from apprise.attachment.file import AttachFile  # noqa: PLC0415
 
         on_disk: Any = AttachFile
-        heard = _Heard()
-        plugin.logger = logging.Logger("apprise", logging.DEBUG)  # noqa: LOG001 - one that nobody else hears
-        plugin.logger.addHandler(heard)
+        plugin.logger = heard = _Heard()
         attached = AppriseAttachment(asset=plugin.asset)
         files = zip(self.folder.paths, self._errand.files, strict=True) if self.folder else ()
         for path, file in files:
@@ -160,14 +158,14 @@ class _Call:
         return {"service": str(plugin.service_name), "ok": ok} | ({} if ok else heard.failure())
 
 
-class _Heard(logging.Handler):
-    """What one call has logged, the first lines of it."""
+class _Heard(logging.Logger):
+    """What one call logs, the first lines of it; nobody else hears them."""
 
     def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
+        super().__init__("apprise", logging.DEBUG)
         self._said: list[tuple[int, str]] = []
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def handle(self, record: logging.LogRecord) -> None:
         """Keeps a line, unless it shows what was sent, which may be long and is nobody's concern."""
         if len(self._said) < LINES and "ayload" not in str(record.msg):
             self._said.append((record.levelno, record.getMessage()[:LINE]))
@@ -175,7 +173,8 @@ class _Heard(logging.Handler):
     def failure(self) -> dict[str, Any]:
         """Why it failed: words, HTTP status if one was told, whether it may have arrived all the same."""
         loud = [said for level, said in self._said if level >= logging.WARNING]
-        every = "\n".join(said for _, said in self._said)
+        # Apprise's own words for it; what was sent or answered may hold any others.
+        every = "\n".join(said for _, said in self._said if "xception" in said[:40])
         status = _STATUS.findall("\n".join(loud))
         left = bool(_LEFT.search(every)) and not _NOTHING_LEFT.search(every)
         found: dict[str, Any] = {"words": " ".join(loud), "left": left}
@@ -216,10 +215,8 @@ class _Folder:
 
 def _plugin(url: str, *, tls_verify: bool) -> Any:
     """Apprise's own object for a URL, within our limits; None when it makes nothing of it."""
-    quiet = logging.getLogger("apprise")
-    if quiet.propagate:  # it tells URLs; whatever is of concern we tell in words of our own
-        quiet.propagate = False
-        quiet.addHandler(logging.NullHandler())
+    # Its own logger tells URLs; what is of concern we tell in words of our own.
+    logging.getLogger("apprise").disabled = True
     from apprise import Apprise, AppriseAsset, URLBase  # noqa: PLC0415 - half a second, and 30 MB
 
     asset = AppriseAsset(
