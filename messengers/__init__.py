@@ -1,5 +1,6 @@
 """The registry: the word on the wire -> its adapter. Adapters import nothing but the standard library."""
 
+from messengers.apprise import Apprise
 from messengers.base import Messenger
 from messengers.sandbox import Sandbox
 from messengers.telegram import Telegram
@@ -10,5 +11,6 @@ MESSENGERS: dict[str, type[Messenger]] = {
     "telegram": Telegram,
     "viber": Viber,
     "whatsapp": WhatsApp,
+    "apprise": Apprise,
     "sandbox": Sandbox,
 }

@@ -411,6 +411,37 @@ class TakesFiles(Protocol):
 
 
 @runtime_checkable
+class Places(Protocol):
+    """What an adapter has besides when a delivery goes to several places, which each take it or not."""
+
+    def several(self) -> int:
+        """How many places a delivery goes to."""
+
+    def request_to(self, out: Outbound, which: Sequence[int]) -> Request | Note | Errand:
+        """The call that sends `out` to these of its places."""
+
+    def read_each(self, reply: Reply | NoReply, which: Sequence[int]) -> list[Outcome]:
+        """What became of each of them. Total."""
+
+
+@runtime_checkable
+class Targets(Protocol):
+    """What an adapter has besides when each of its recipients is an account, with a pace and a pause of its own."""
+
+    AT_ONCE: ClassVar[int]
+    """Sends under way at once to each, in one worker, unless its settings say otherwise."""
+
+    def single(self) -> Mapping[str, Messenger]:
+        """Each, by its name, as an account of its own."""
+
+    def account_of(self, uuid: str) -> str:
+        """The account that sends to this address; '' when there is no such address."""
+
+    def described(self) -> str:
+        """What this account reaches, without secrets."""
+
+
+@runtime_checkable
 class Broadcast(Protocol):
     """What an adapter has besides when one call reaches many recipients with one text."""
 

@@ -17,8 +17,9 @@ from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SecretStr, ValidationError
 
-from messengers import MESSENGERS
+from messengers import MESSENGERS, apprise
 from messengers.base import Messenger
+from postrider import notifications
 from postrider.errors import Misconfigured
 from postrider.settings import Rate, Settings
 
@@ -26,6 +27,8 @@ DEFAULT = "default"
 """The account of the environment."""
 TOKENS = ("bot_token", "auth_token", "access_token")
 """What `token` may stand for."""
+TARGETS = {"apprise_targets": "urls"}
+"""Settings that hold many things by name in the environment -> the key of a table, which holds one, named as the account."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 
 Key = tuple[str, str]
@@ -76,6 +79,8 @@ class _Keys:
             if key == name or name.startswith(others) or key in Paces.model_fields:
                 continue
             secret = SecretStr in get_args(info.annotation)
+            if name in TARGETS:
+                key = TARGETS[name]
             for word in (key, "token") if key in TOKENS else (key,):
                 keys.plain[word] = name
                 if secret:
@@ -100,7 +105,40 @@ def open_accounts(settings: Settings) -> Accounts:
         _open(accounts, key, table, settings, faults)
     if faults:
         raise Misconfigured(*(f"{path}: {fault}" for fault in faults))
+    _with_targets(accounts, settings)
     return accounts
+
+
+def _with_targets(accounts: Accounts, settings: Settings) -> None:
+    """Makes each target an account. Raises Misconfigured, which names what Apprise makes nothing of."""
+    mine = [a for a in accounts.values() if isinstance(a, apprise.Apprise)]
+    if not mine:
+        return
+    targets: dict[str, tuple[apprise.Place, ...]] = {}
+    faults = []
+    for adapter in mine:
+        for name, places in adapter.targets.items():
+            if name in targets:
+                faults.append(f"apprise.{name}: stands in APPRISE_TARGETS, too")
+            found = [
+                notifications.look(place.url, tls_verify=settings.tls_verify) for place in places
+            ]
+            faults += (
+                f"apprise.{name}: Apprise makes nothing of URL number {n}"
+                for n, place in enumerate(found, 1)
+                if place is None
+            )
+            targets[name] = tuple(place for place in found if place)
+    if faults:
+        raise Misconfigured(*faults)
+    every = apprise.Apprise(targets)
+    accounts["apprise", DEFAULT] = every
+    for name, adapter in every.single().items():
+        accounts["apprise", name] = adapter
+        paces = accounts.paces.get(("apprise", name), Paces())
+        if paces.concurrency is None:
+            paces = paces.model_copy(update={"concurrency": every.AT_ONCE})
+        accounts.paces["apprise", name] = paces
 
 
 def secrets(settings: Settings) -> Iterator[str]:
@@ -109,9 +147,15 @@ def secrets(settings: Settings) -> Iterator[str]:
         keys = _Keys.of(service)
         for key, raw in table.items():
             if keys.plain.get(key) in keys.own and isinstance(raw, str):
-                yield raw
+                found = raw
             elif key in keys.in_file:
-                yield _in_file(settings.accounts_file.parent / str(raw), []) or ""
+                found = _in_file(settings.accounts_file.parent / str(raw), []) or ""
+            else:
+                continue
+            yield found
+            if key.removesuffix("_file") in TARGETS.values():
+                for url in found.split():
+                    yield from apprise.secrets_in(url)
 
 
 def _tables(path: Path, faults: list[str]) -> Iterator[tuple[Key, Mapping[str, Any]]]:
@@ -155,13 +199,20 @@ def _open(
     if name == DEFAULT:
         told.append(": that name is the environment's; choose another")
     values = _values(keys, table, settings.accounts_file.parent, told)
+    for setting, word in TARGETS.items():
+        if setting in values:
+            if any("=" in url.partition("://")[0] for url in values[setting].split()):
+                told.append(f".{word}: holds URLs, with spaces between, and no names")
+            values[setting] = f"{name}={values[setting]}"
     paces = _valid(Paces, {k: values.pop(k) for k in Paces.model_fields if k in values}, "", told)
     inherited = {
         k: v for k, v in settings.model_dump(exclude=set(keys.own)).items() if v is not None
     }
     own = _valid(Settings, inherited | values, keys.prefix, told)
     needs = [need.lower() for need in MESSENGERS[service].needs]
-    missing = [need.removeprefix(keys.prefix) for need in needs if need not in values]
+    missing = [
+        TARGETS.get(need, need.removeprefix(keys.prefix)) for need in needs if need not in values
+    ]
     if missing and not told:
         told.append(f": {' and '.join(missing)} is missing")
     if (
@@ -214,7 +265,8 @@ def _valid(model: type[M], values: Mapping[str, Any], prefix: str, told: list[st
         return model.model_validate(values)
     except ValidationError as error:
         for fault in error.errors(include_input=False, include_url=False):
-            key = str(fault["loc"][0]).removeprefix(prefix) if fault["loc"] else "settings"
+            name = str(fault["loc"][0]) if fault["loc"] else "settings"
+            key = TARGETS.get(name, name.removeprefix(prefix))
             told.append(f".{key}: {fault['msg'].removeprefix('Value error, ')}")
         return None
 

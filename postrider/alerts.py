@@ -13,8 +13,11 @@ from typing import Any
 
 import redis
 
+from messengers.apprise import Notification
+from messengers.base import Reply
 from postrider.errors import Unavailable
 from postrider.masking import Mask
+from postrider.notifications import Notifications
 from postrider.scripts import Scripts, unavailable_when_redis_is
 from postrider.settings import Settings
 from postrider.standing import standings
@@ -42,6 +45,7 @@ class Alerts:
         self._scripts = Scripts(client)
         self._places = settings.alert_places
         self._mask = Mask.of(settings)
+        self._carrier = Notifications(tls_verify=settings.tls_verify)
 
     @property
     def wanted(self) -> bool:
@@ -86,10 +90,18 @@ class Alerts:
             known = int(place) < len(self._places)
             if not known or float(now) - float(at) > GIVE_UP_S:
                 log.error("an alert was told to nobody: %s", text)
-            elif not _told(self._places[int(place)], text):
+            elif not self._takes(self._places[int(place)], text):
                 log.warning("number %d of ALERT_URLS did not take an alert", int(place) + 1)
                 continue
             client.zrem("pr:alerts", entry)
+
+    def _takes(self, url: str, text: str) -> bool:
+        alert = Notification("alert", (url,), text, title="Postrider")
+        reply = self._carrier.carry(alert, TELL_S)
+        match reply.object() if isinstance(reply, Reply) else {}:
+            case {"places": [{"ok": True}]}:
+                return True
+        return False
 
     def start(self, accounts: Sequence[str]) -> None:
         """Watches these and tells, from here on, in a thread; nothing where nobody is to be told."""
@@ -103,19 +115,3 @@ class Alerts:
             with suppress(Unavailable):  # who needs Redis more has said so
                 self.watch(accounts)
                 self.tell()
-
-
-def _told(url: str, text: str) -> bool:
-    """Whether that place has taken it, in time."""
-    took: list[bool] = []
-
-    def tell() -> None:
-        from apprise import Apprise  # noqa: PLC0415 - a second, and memory
-
-        place = Apprise()
-        took.append(bool(place.add(url) and place.notify(title="Postrider", body=text)))
-
-    thread = threading.Thread(target=tell, name="alert", daemon=True)
-    thread.start()
-    thread.join(TELL_S)
-    return took == [True]

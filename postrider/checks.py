@@ -6,7 +6,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from messengers import MESSENGERS
-from messengers.base import File, Messenger, TakesFiles, Template, Templates
+from messengers.base import File, Messenger, TakesFiles, Targets, Template, Templates
+from postrider.accounts import DEFAULT
 from postrider.errors import InvalidRequest, NotFound
 from postrider.guard import Refused
 from postrider.model import Message, NewMessage, Recipient
@@ -22,9 +23,16 @@ class Checks:
     def __init__(self, settings: Settings, accounts: Mapping[tuple[str, str], Messenger]) -> None:
         self.settings = settings
         self.accounts = accounts
+        self._targets: dict[str, Targets] = {}
+        for (service, name), adapter in accounts.items():
+            found: object = adapter
+            if name == DEFAULT and isinstance(found, Targets):
+                self._targets[service] = found
 
     def message(self, new: NewMessage) -> NewMessage:
         """`new` with exact duplicates among its recipients dropped, if it can be sent. Raises InvalidRequest."""
+        if self._targets:
+            new = replace(new, recipients=tuple(map(self._routed, new.recipients)))
         recipients = tuple(dict.fromkeys(new.recipients))
         if not recipients:
             raise InvalidRequest("recipients", "names nobody; give at least one recipient")
@@ -38,6 +46,13 @@ class Checks:
         self._files(new)
         self._callback(new)
         return replace(new, recipients=recipients)
+
+    def _routed(self, to: Recipient) -> Recipient:
+        """The same, by the account that sends there, where that hangs on the address."""
+        targets = self._targets.get(to.service)
+        if targets and to.account == DEFAULT and (account := targets.account_of(to.uuid)):
+            return replace(to, account=account)
+        return to
 
     def _recipients(self, new: NewMessage) -> None:
         for index, recipient in enumerate(new.recipients):

@@ -41,7 +41,7 @@ KEPT_CONNECTIONS = 512
 KEPT_CALLS = 100
 """Handles kept for the next call: each takes tens of kilobytes."""
 ERRANDS = 32
-"""Errands that are run at once."""
+"""Errands of one kind that are run at once."""
 KEPT_ALIVE_S = 15
 """Seconds for which an idle connection is used again: shorter than servers close them after."""
 
@@ -117,7 +117,7 @@ class Concurrent:
         self._busy: dict[pycurl.Curl, _Call] = {}
         self._notes: set[asyncio.Task[None]] = set()
         self._errands = Errands(tls_verify=tls_verify)
-        self._threads = ThreadPoolExecutor(ERRANDS, "errand")
+        self._threads: dict[type[Errand], ThreadPoolExecutor] = {}
         self._look = self._loop.call_later(LOOK_S, self._end_the_silent)
 
     def _new_multi(self) -> pycurl.CurlMulti:
@@ -141,7 +141,8 @@ class Concurrent:
         self._busy.clear()
         self._multi.close()
         self._sockets.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in self._threads.values():
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def start(self, request: Request | Note | Errand, done: Done) -> None:
         """Sends, and calls `done` once with what came back. Raises ValueError for what is no request at all."""
@@ -163,8 +164,11 @@ class Concurrent:
         self._multi.add_handle(call.curl)
 
     async def _run(self, errand: Errand, done: Done) -> None:
+        threads = self._threads.get(type(errand))
+        if threads is None:  # each kind has its own, so that none waits for another
+            threads = self._threads[type(errand)] = ThreadPoolExecutor(ERRANDS, "errand")
         try:
-            reply = await self._loop.run_in_executor(self._threads, self._errands.carry, errand)
+            reply = await self._loop.run_in_executor(threads, self._errands.carry, errand)
         except Exception:
             log.exception("an errand broke")
             reply = NoReply(left=True, reason="internal error")

@@ -19,6 +19,7 @@ from messengers.base import (
     Reply,
     Request,
     Retry,
+    Targets,
     Unclear,
     Webhook,
 )
@@ -365,7 +366,9 @@ def _account(service: str, account: str, adapter: Messenger, transport: Blocking
     name = service if account == "default" else f"{service}/{account}"
     request = adapter.whoami()
     if request is None:
-        return Check(name, "ok", "needs no account")
+        reaches: object = adapter
+        detail = reaches.described() if isinstance(reaches, Targets) else "needs no account"
+        return Check(name, "ok", detail)
     settings, url = " and ".join(adapter.needs), f"{service.upper()}_API_URL"
     if account != DEFAULT:
         settings = url = f"[{service}.{account}] in the file of accounts"

@@ -2,7 +2,9 @@
 
 from typing import Protocol
 
+from messengers.apprise import Notification
 from messengers.base import Errand, NoReply, Reply
+from postrider.notifications import Notifications
 
 
 class Carrier(Protocol):
@@ -17,7 +19,9 @@ class Errands:
 
     def __init__(self, *, tls_verify: bool = True) -> None:
         self.tls_verify = tls_verify
-        self._carriers: dict[type[Errand], Carrier] = {}
+        self._carriers: dict[type[Errand], Carrier] = {
+            Notification: Notifications(tls_verify=tls_verify),
+        }
 
     def carry(self, errand: Errand) -> Reply | NoReply:
         """What came back. Raises TypeError for what nobody carries."""

@@ -5,10 +5,11 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import quote, quote_plus
 
 from pydantic import SecretStr
 
+from messengers.apprise import secrets_in
 from postrider import accounts
 from postrider.settings import Settings
 
@@ -63,21 +64,10 @@ def _of_settings(settings: Settings) -> Iterator[str]:
     if settings.api_password:
         login = f"{settings.api_user}:{settings.api_password.get_secret_value()}"
         yield base64.b64encode(login.encode()).decode()
-    for url in (settings.redis_address, *settings.alert_places):
-        yield from _of_url(url)
+    for url in (settings.redis_address, *settings.alert_places, *settings.apprise_urls):
+        yield from secrets_in(url)
     if settings.sentry_dsn:
-        yield from _of_url(settings.sentry_dsn.get_secret_value())
-
-
-def _of_url(url: str) -> Iterator[str]:
-    """What may be secret in it: Apprise has tokens in the place of hosts and folders."""
-    parts = urlsplit(url)
-    if "@" in parts.netloc:
-        login = parts.netloc.rpartition("@")[0]
-        yield from (login, login.partition(":")[2])
-    if parts.scheme not in {"redis", "rediss", "unix", "redis+sentinel", "http", "https"}:
-        yield url
-        yield from (part for part in re.split(r"[/?&=]", parts.path + "?" + parts.query))
+        yield from secrets_in(settings.sentry_dsn.get_secret_value())
 
 
 def _forms(secret: str) -> set[str]:

@@ -20,6 +20,7 @@ from messengers.base import (
     Note,
     Outbound,
     Outcome,
+    Places,
     Rejected,
     Reply,
     Request,
@@ -82,7 +83,10 @@ class Sender:
         self.accounts = accounts
         self.counts = counts
         self.files = files
-        self.uploads = Uploads(store.redis, files, accounts)
+        places = {key: a.several() for key, a in _every(accounts) if isinstance(a, Places)}
+        self.places = frozenset(places)
+        several = frozenset(key for key, count in places.items() if count > 1)
+        self.uploads = Uploads(store.redis, files, accounts, several)
         paces = accounts.paces if isinstance(accounts, Accounts) else {}
         self.limits = {
             key: limits_of(adapter, settings, paces.get(key)) for key, adapter in accounts.items()
@@ -165,6 +169,8 @@ class Sender:
             return forbidden + [verdicts.handed_back(c) for c in claims if c.job_id not in allowed]
         to = claims[0].recipient
         adapter = self.accounts[to.service, to.account]
+        if (to.service, to.account) in self.places:
+            return [(yield from self._attempt_places(claims[0], adapter, started))]
         if claims[0].files:
             return [(yield from self._attempt_files(claims[0], adapter, started))]
         left = False
@@ -220,6 +226,34 @@ class Sender:
         outcome = verdicts.of_pieces(parts, last)
         found = self.verdict(claim, outcome, time.monotonic() - started)
         return replace(verdicts.in_parts(found, parts), known=known)
+
+    def _attempt_places(
+        self, claim: Claim, adapter: Any, started: float
+    ) -> Generator[Request | Note | Errand, Reply | NoReply, Verdict]:
+        """One try at a message that goes to several places: all those at once that have not had it."""
+        count = adapter.several()
+        parts: list[Part | None]
+        parts = [*claim.parts] if len(claim.parts) == count else [None] * count
+        which = [n for n, part in enumerate(parts) if not part or part.outcome != "sent"]
+        left = False
+        try:
+            request = adapter.request_to(_outbound(claim), which)
+            left = True
+            reply = yield request
+            outcomes = adapter.read_each(reply, which)
+        except Exception:
+            log.exception("delivery %s: the attempt broke", claim.delivery_id)
+            broke = Unclear("internal error") if left else Retry("internal error")
+            outcomes = [broke] * len(which)
+        for n, outcome in zip(which, outcomes, strict=True):
+            parts[n] = Part(type(outcome).__name__.lower(), _said(outcome))
+        took_s = time.monotonic() - started
+        found = self.verdict(claim, verdicts.of_places(parts, outcomes), took_s)
+        if any(part and part.outcome == "sent" for part in parts) and count > 1:
+            found = replace(found, signal=Signal.ANSWERS)  # one place that is away stops no other
+        if found.attempt and count > 1:
+            found = replace(found, attempt=replace(found.attempt, parts=tuple(parts)))
+        return found
 
     def _outcomes(
         self, adapter: Messenger, reply: Reply | NoReply, outs: Sequence[Outbound]
@@ -336,6 +370,12 @@ class Sender:
         if not claim.message.files or not found.attempt:
             return found
         return replace(found, attempt=replace(found.attempt, parts=self.uploads.parts(claim)))
+
+
+def _every(
+    accounts: Mapping[tuple[str, str], Messenger],
+) -> Iterator[tuple[tuple[str, str], object]]:
+    yield from accounts.items()
 
 
 def _outbound(claim: Claim) -> Outbound:

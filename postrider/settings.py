@@ -27,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from messengers.apprise import read_targets
 from postrider import link
 from postrider.errors import Misconfigured
 from postrider.guard import Guard, Refused
@@ -74,6 +75,12 @@ def _alert_urls(urls: SecretStr | None) -> SecretStr | None:
         if not re.match(r"[A-Za-z][\w+.-]*://[^\s/?]", url):
             raise ValueError(f"number {n} is no URL as Apprise has them: SCHEME://...")
     return urls
+
+
+def _targets(targets: SecretStr | None) -> SecretStr | None:
+    if targets:
+        read_targets(targets.get_secret_value())  # which says what is wrong with it
+    return targets
 
 
 def _urls(urls: SecretStr | None) -> list[str]:
@@ -282,6 +289,14 @@ class Settings(BaseModel):
     whatsapp_daily_cap: Annotated[int, Field(ge=0)] = 0
     """Messages per day, as Meta's messaging limit allows; 0: no limit."""
 
+    # apprise
+    apprise_targets: Annotated[SecretStr | None, AfterValidator(_targets)] = None
+    """Recipients by name and Apprise URL, `ops-slack=slack://...`, with spaces between; a name may have several URLs."""
+    apprise_rate: Rate = 1
+    """Messages per second to one target; 0: no limit."""
+    apprise_recipient_rate: Rate = 0
+    """Messages per second to one recipient, which is a target: the lower of the two holds."""
+
     @classmethod
     def from_env(
         cls, environ: Mapping[str, str] = os.environ, env_file: Path | None = Path(".env")
@@ -391,6 +406,12 @@ class Settings(BaseModel):
     def keys_dir(self) -> Path:
         """Where the keys lie for which clients encrypt files; in `at-rest`, those for what is kept."""
         return self.data_dir / "keys"
+
+    @property
+    def apprise_urls(self) -> list[str]:
+        """Every URL of `apprise_targets`, each a secret."""
+        targets = self.apprise_targets.get_secret_value() if self.apprise_targets else ""
+        return [url for urls in read_targets(targets).values() for url in urls] if targets else []
 
     @property
     def redis_socket(self) -> Path:

@@ -11,7 +11,7 @@ Redis
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -40,17 +40,22 @@ class Uploads:
         client: redis.Redis,
         files: Files,
         accounts: Mapping[tuple[str, str], Messenger],
+        places: Collection[tuple[str, str]] = (),
     ) -> None:
         self.redis = client
         self.files = files
         self.accounts = accounts
         self._threads = ThreadPoolExecutor(1, "went")
+        self.places = places
+        """Accounts whose deliveries go to several places: what each did is to be known, too."""
 
     @unavailable_when_redis_is
     def ready(self, claims: Sequence[Claim]) -> list[Claim]:
         """`claims`, those of messages with files made ready to be sent."""
         found = list(claims)
         with_files = [n for n, claim in enumerate(found) if claim.message.files]
+        if self.places:
+            with_files = [n for n, claim in enumerate(found) if self._has_parts(claim)]
         if not with_files:
             return found
         pipe: Any = self.redis.pipeline(transaction=False)
@@ -58,17 +63,23 @@ class Uploads:
             mid, _, index = found[n].delivery_id.partition("-")
             pipe.hget(f"pr:a:{mid}:{int(index) // BUCKET}", index)
             pipe.get(f"pr:parts:{found[n].delivery_id}")
-            pipe.mget([_known_key(found[n], file) for file in found[n].message.files])
+            if found[n].message.files:
+                pipe.mget([_known_key(found[n], file) for file in found[n].message.files])
         told = iter(pipe.execute())
         for n in with_files:
-            tried, went, known = next(told), next(told), next(told)
             claim = found[n]
+            tried, went = next(told), next(told)
+            known = next(told) if claim.message.files else ()
             files = tuple(
                 replace(self.files.opened(file), known=(id_ or b"").decode())
                 for file, id_ in zip(claim.message.files, known, strict=True)
             )
             found[n] = replace(claim, files=files, parts=_both(records.parts(tried), _parts(went)))
         return [self._with_uploads(claim) if claim.files else claim for claim in found]
+
+    def _has_parts(self, claim: Claim) -> bool:
+        to = claim.recipient
+        return bool(claim.message.files) or (to.service, to.account) in self.places
 
     def _with_uploads(self, claim: Claim) -> Claim:
         """`claim`, which uploads what of its files its messenger does not know yet, or waits for who does."""

@@ -144,6 +144,15 @@ def in_parts(found: Verdict, parts: Sequence[Part | None]) -> Verdict:
     return replace(found, attempt=attempt)
 
 
+def of_places(parts: Sequence[Part | None], outcomes: Sequence[Outcome]) -> Outcome:
+    """The outcome of a delivery out of what has become of it at each place; `outcomes` are those of this attempt."""
+    for kind in (Retry, Unclear):
+        for outcome in outcomes:
+            if isinstance(outcome, kind):
+                return outcome
+    return of_pieces(parts, outcomes[-1])
+
+
 def not_allowed(claim: Claim) -> Verdict | None:
     """What becomes of a claim whose message's terms forbid to send it now; None when they do not."""
     message = claim.message

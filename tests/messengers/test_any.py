@@ -10,7 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from messengers import MESSENGERS
-from messengers.base import Identity, Note, Outbound, Rejected, Reply, Request, Retry, Sent, Unclear
+from messengers.base import (
+    Errand,
+    Identity,
+    Note,
+    Outbound,
+    Rejected,
+    Reply,
+    Request,
+    Retry,
+    Sent,
+    Unclear,
+)
 
 ENV = {
     "TELEGRAM_BOT_TOKEN": "123456:AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw",
@@ -18,11 +29,13 @@ ENV = {
     "VIBER_SENDER_NAME": "Postrider",
     "WHATSAPP_ACCESS_TOKEN": "EAAGm0PX4ZCpsBAKZCZB",
     "WHATSAPP_PHONE_NUMBER_ID": "106540352242922",
+    "APPRISE_TARGETS": "ops=json://ana:YRwrdLhBpjPFJ6aQ@127.0.0.1/Q29kZXggZm9y?key=PJwNNiT7Vd0",
 }
 SECRETS = {
     name: [ENV[need] for need in kind.needs if need.endswith("_TOKEN")]
     for name, kind in MESSENGERS.items()
 }
+SECRETS["apprise"] = ["YRwrdLhBpjPFJ6aQ", "Q29kZXggZm9y", "PJwNNiT7Vd0"]
 QUOTED = " ".join(secret for secrets in SECRETS.values() for secret in secrets)
 
 RECIPIENTS = {
@@ -30,8 +43,9 @@ RECIPIENTS = {
     "viber": "01234567890A=",
     "whatsapp": "16505551234",
     "sandbox": "anyone",
+    "apprise": "ops",
 }
-LIMITS = {"telegram": 4096, "viber": 7000, "whatsapp": 4096, "sandbox": 10_000}
+LIMITS = {"telegram": 4096, "viber": 7000, "whatsapp": 4096, "sandbox": 10_000, "apprise": 32_768}
 KEY = "01JA2B3C4D5E6F7G8H9J0K-0"
 TEXT = "Привет, мир 👋\n\"quoted\" <b>&amp; \\ 'done'"
 
@@ -140,6 +154,8 @@ REAL = [
     },
     {"verified_name": "Acme", "display_phone_number": "+1 555-078-3881", "id": "106540352242922"},
     {"ok": True, "id": KEY},
+    {"key": KEY, "places": [{"ok": True, "service": "JSON"}]},
+    {"key": KEY, "places": [{"ok": False, "left": False, "words": "no", "status": 404}]},
     {"ok": False, "error": "Too Many Requests: retry after 3", "retry_after": 3},
 ]
 """Answers as they come, to be broken one value at a time."""
@@ -314,8 +330,11 @@ def leaves(value):
 @every_messenger
 def test_a_request_carries_address_and_text_to_the_wire(name):
     request = adapter(name).request(outbound(name))
-    assert isinstance(request, Request | Note)
-    payload = asdict(request) if isinstance(request, Note) else request.json
+    assert isinstance(request, Request | Note | Errand)
+    payload = request.json if isinstance(request, Request) else asdict(request)
+    if name == "apprise":
+        assert asdict(request)["body"] == TEXT
+        return
     assert {RECIPIENTS[name], TEXT} <= leaves(json.loads(json.dumps(payload, allow_nan=False)))
 
 
