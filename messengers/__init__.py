@@ -1,6 +1,7 @@
 """The registry: the word on the wire -> its adapter. Adapters import nothing but the standard library."""
 
 from messengers.base import Messenger
+from messengers.mail import Mail
 from messengers.sandbox import Sandbox
 from messengers.telegram import Telegram
 from messengers.viber import Viber
@@ -10,5 +11,6 @@ MESSENGERS: dict[str, type[Messenger]] = {
     "telegram": Telegram,
     "viber": Viber,
     "whatsapp": WhatsApp,
+    "mail": Mail,
     "sandbox": Sandbox,
 }

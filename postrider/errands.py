@@ -3,6 +3,8 @@
 from typing import Protocol
 
 from messengers.base import Errand, NoReply, Reply
+from messengers.letters import Letter, Login
+from postrider.smtp import Smtp
 
 
 class Carrier(Protocol):
@@ -17,7 +19,8 @@ class Errands:
 
     def __init__(self, *, tls_verify: bool = True) -> None:
         self.tls_verify = tls_verify
-        self._carriers: dict[type[Errand], Carrier] = {}
+        smtp = Smtp(tls_verify=tls_verify)
+        self._carriers: dict[type[Errand], Carrier] = {Letter: smtp, Login: smtp}
 
     def carry(self, errand: Errand) -> Reply | NoReply:
         """What came back. Raises TypeError for what nobody carries."""

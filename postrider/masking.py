@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from pydantic import SecretStr
 
@@ -16,6 +16,7 @@ HIDDEN = "***"
 SHORTEST = 6
 """Characters: what is shorter stands in too many words that are no secret."""
 _IN_URLS = "!#$%&'()*+,/:;=?@[]~"
+_MAIL = {"smtp", "smtps", "smtp+starttls"}
 _PHONE = re.compile(r"(?<![\w.+-])\+?\d{8,15}(?![\w-]|\.\d)")
 
 
@@ -30,7 +31,9 @@ class Mask:
     @classmethod
     def of(cls, settings: Settings) -> "Mask":
         """One that knows every secret of the settings and of the accounts' file."""
-        return cls((*_of_settings(settings), *accounts.secrets(settings)))
+        own = [*accounts.secrets(settings)]
+        inside = (part for secret in own if "://" in secret for part in _of_url(secret))
+        return cls((*_of_settings(settings), *own, *inside))
 
     def __call__(self, text: str) -> str:
         """`text` without secrets, and with no more than the ends of what may be a phone number."""
@@ -65,6 +68,8 @@ def _of_settings(settings: Settings) -> Iterator[str]:
         yield base64.b64encode(login.encode()).decode()
     for url in (settings.redis_address, *settings.alert_places):
         yield from _of_url(url)
+    if settings.smtp_url:
+        yield from _of_url(settings.smtp_url.get_secret_value())
     if settings.sentry_dsn:
         yield from _of_url(settings.sentry_dsn.get_secret_value())
 
@@ -74,8 +79,15 @@ def _of_url(url: str) -> Iterator[str]:
     parts = urlsplit(url)
     if "@" in parts.netloc:
         login = parts.netloc.rpartition("@")[0]
-        yield from (login, login.partition(":")[2])
-    if parts.scheme not in {"redis", "rediss", "unix", "redis+sentinel", "http", "https"}:
+        password = login.partition(":")[2]
+        yield from (login, password)
+        if parts.scheme in _MAIL:
+            yield unquote(password)
+            # As it goes over the wire, where a server may quote it.
+            user, password = unquote(parts.username or ""), unquote(password)
+            yield base64.b64encode(f"\0{user}\0{password}".encode()).decode()
+            yield base64.b64encode(password.encode()).decode()
+    if parts.scheme not in {"redis", "rediss", "unix", "redis+sentinel", "http", "https", *_MAIL}:
         yield url
         yield from (part for part in re.split(r"[/?&=]", parts.path + "?" + parts.query))
 

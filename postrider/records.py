@@ -6,10 +6,11 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from messengers.base import File, Receipt, Template
+from messengers.base import File, Heading, Receipt, Template
 from postrider.errors import InvalidRequest
 from postrider.model import (
     LETTERS,
@@ -70,7 +71,7 @@ def message_fields(m: Message, further: Mapping[str, str]) -> list[str]:
     if m.template:
         t = m.template
         fields["template"] = json.dumps([t.name, t.language, list(t.components)])
-    if more := _more(m.terms):
+    if more := _more(m.terms) | _style(m):
         fields["more"] = _as_json(more)
     if m.terms.zoned:
         fields["zoned"] = "1"
@@ -106,6 +107,7 @@ def _message(mid: str, fields: Mapping[bytes, Any]) -> Message:
     template, more, tags, files = (
         fields.get(name) for name in (b"template", b"more", b"tags", b"files")
     )
+    told = json.loads(more) if more else {}
     name, language, components = json.loads(template) if template else ("", "", [])
     return Message(
         id=mid,
@@ -115,12 +117,14 @@ def _message(mid: str, fields: Mapping[bytes, Any]) -> Message:
         timed=fields[b"timed"] == b"1",
         total=int(fields[b"total"]),
         template=Template(name, language, tuple(components)) if template else None,
-        terms=_terms(json.loads(more)) if more else Terms(),
+        terms=_terms(told) if told else Terms(),
         owner=(fields.get(b"owner") or b"").decode(),
         reference=(fields.get(b"reference") or b"").decode(),
         tags=tuple(json.loads(tags)) if tags else (),
         services=tuple((fields.get(b"services") or b"").decode().split()),
         files=tuple(File(**told) for told in json.loads(files)) if files else (),
+        format=told.get("format", "plain"),
+        heading=heading(told["mail"]) if "mail" in told else None,
         partial=bool(fields.get(b"partial")),
     )
 
@@ -138,6 +142,25 @@ def _file_fields(file: File) -> dict[str, Any]:
         "size": file.size,
         "kind": file.kind,
     } | told
+
+
+def _style(m: Message) -> dict[str, Any]:
+    """How it is written and headed, where that is not as usual."""
+    told: dict[str, Any] = {} if m.format == "plain" else {"format": m.format}
+    if m.heading:
+        told["mail"] = {name: value for name, value in asdict(m.heading).items() if value}
+    return told
+
+
+def heading(told: Mapping[str, Any]) -> Heading:
+    """A heading out of its fields, those that are left out empty; clients call the sender `from`."""
+    given: dict[str, Any] = {}
+    for name, value in told.items():
+        if value:
+            given["sender" if name == "from" else name] = (
+                tuple(value) if isinstance(value, list) else value
+            )
+    return Heading(**given)
 
 
 def _more(terms: Terms) -> dict[str, Any]:

@@ -18,6 +18,8 @@ ENV = {
     "VIBER_SENDER_NAME": "Postrider",
     "WHATSAPP_ACCESS_TOKEN": "EAAGm0PX4ZCpsBAKZCZB",
     "WHATSAPP_PHONE_NUMBER_ID": "106540352242922",
+    "SMTP_URL": "smtp://shop:planted-Sm7pPassword@127.0.0.1:2525",
+    "MAIL_FROM": "Shop <shop@example.org>",
 }
 SECRETS = {
     name: [ENV[need] for need in kind.needs if need.endswith("_TOKEN")]
