@@ -53,7 +53,9 @@ class Broken(Exception):
 class Connection:
     """One connection to a server, logged in."""
 
-    def __init__(self, server: Server, tls: ssl.SSLContext, give_up_at: float) -> None:
+    def __init__(
+        self, server: Server, tls: Callable[[], ssl.SSLContext], give_up_at: float
+    ) -> None:
         self.server = server
         self.give_up_at = give_up_at
         self.opened_at = self.idle_since = time.monotonic()
@@ -95,7 +97,7 @@ class Connection:
     def _secure(self) -> None:
         try:
             self._sock.settimeout(self._patience(READ_S))
-            self._smtp.sock = self._tls.wrap_socket(self._sock, server_hostname=self.server.host)
+            self._smtp.sock = self._tls().wrap_socket(self._sock, server_hostname=self.server.host)
         except ssl.SSLCertVerificationError:
             raise Broken("its TLS certificate was not accepted") from None
         except (OSError, ValueError):

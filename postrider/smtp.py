@@ -1,5 +1,6 @@
 """Carries letters to mail servers by SMTP, over connections that are kept for the next letter."""
 
+import functools
 import ssl
 import threading
 import time
@@ -23,15 +24,21 @@ class Smtp:
     """What kept connections carry. For any number of threads; one of its own closes what is idle or takes too long."""
 
     def __init__(self, *, tls_verify: bool = True) -> None:
-        self._tls = ssl.create_default_context()
-        self._tls.load_verify_locations(certifi.where())
-        if not tls_verify:
-            self._tls.check_hostname = False
-            self._tls.verify_mode = ssl.CERT_NONE
+        self._tls_verify = tls_verify
         self._lock = threading.Lock()
         self._idle: dict[Server, list[Connection]] = {}
         self._busy: set[Connection] = set()
         self._looking = False
+
+    @functools.cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """Made when it is needed: reading all certificates takes its time. SSL_CERT_FILE may name further ones."""
+        tls = ssl.create_default_context()
+        tls.load_verify_locations(certifi.where())
+        if not self._tls_verify:
+            tls.check_hostname = False
+            tls.verify_mode = ssl.CERT_NONE
+        return tls
 
     def carry(self, errand: Errand) -> Reply | NoReply:
         """What the server said last, with its code as the status and `stage`, `message-id` and `refused` as headers."""
@@ -51,6 +58,11 @@ class Smtp:
             return broken.reply
         except Said as no:
             return no.reply
+
+    def open_connections(self) -> int:
+        """How many there are."""
+        with self._lock:
+            return len(self._busy) + sum(map(len, self._idle.values()))
 
     def _by(
         self, connection: "Connection", errand: Letter | Login, *, again: bool = False
@@ -75,7 +87,7 @@ class Smtp:
         return reply
 
     def _opened(self, server: Server, give_up_at: float) -> "Connection":
-        connection = Connection(server, self._tls, give_up_at)
+        connection = Connection(server, lambda: self._tls, give_up_at)
         with self._lock:
             self._busy.add(connection)
             self._look()
