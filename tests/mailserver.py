@@ -1,15 +1,16 @@
 """A mail server on loopback that behaves as a test wants it to."""
 
+import asyncio
 import email
 import email.policy
 import ssl
 import subprocess
+import threading
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, Self
 
-from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 LOGIN = (b"shop@example.org", "planted-pässword")
@@ -49,13 +50,25 @@ class MailServer:
     taken: list[Taken] = field(default_factory=list)
     connections: set[Any] = field(default_factory=set)
     logins: list[str] = field(default_factory=list)
+    protocols: list[SMTP] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        self.controller = Controller(
+        self.loop = asyncio.new_event_loop()
+        self.server = self.loop.run_until_complete(
+            self.loop.create_server(
+                self._protocol, "127.0.0.1", 0, ssl=self.tls if self.implicit else None
+            )
+        )
+        self.port: int = self.server.sockets[0].getsockname()[1]
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        return self
+
+    def _protocol(self) -> SMTP:
+        protocol = SMTP(
             self,
-            "127.0.0.1",
-            0,
-            ssl_context=self.tls if self.implicit else None,
+            loop=self.loop,
+            hostname="localhost",
             tls_context=None if self.implicit else self.tls,
             enable_SMTPUTF8=self.utf8,
             authenticator=self.authenticate if self.login else None,
@@ -63,15 +76,25 @@ class MailServer:
             auth_require_tls=self.tls is not None and not self.implicit,
             auth_exclude_mechanism=self.exclude,
         )
-        self.controller._trigger_server = lambda: (
-            None
-        )  # it asks the port that it was given, which is 0
-        self.controller.start()
-        self.port: int = self.controller.server.sockets[0].getsockname()[1]
-        return self
+        self.protocols.append(protocol)
+        return protocol
 
     def __exit__(self, *_: object) -> None:
-        self.controller.stop()
+        asyncio.run_coroutine_threadsafe(self._end(), self.loop).result(5)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(5)
+        self.loop.close()
+
+    async def _end(self) -> None:
+        self.server.close()
+        for protocol in self.protocols:
+            if protocol.transport:
+                protocol.transport.abort()
+        here = asyncio.current_task()
+        tasks = [task for task in asyncio.all_tasks() if task is not here]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def url(self, scheme: str = "smtp", query: str = "", *, login: str | None = None) -> str:
         login = login if login is not None else URL_LOGIN if self.login else ""

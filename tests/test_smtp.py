@@ -308,7 +308,7 @@ def test_a_silent_server_is_waited_for_no_longer_than_that(
 ) -> None:
     monkeypatch.setattr(dialogue, "READ_S", 0.1)
     release = threading.Event()
-    with answering(lambda conn: bool(release.wait(5)) and None) as port:
+    with answering(lambda _: bool(release.wait(5)) and None) as port:
         assert send(f"smtp://localhost:{port}") == Retry(NO_ANSWER)
         release.set()
 
@@ -349,7 +349,9 @@ def long(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--long"))
 
 
-def test_many_mails_need_few_connections(trusted: Path, long: bool) -> None:
+def test_many_mails_need_few_connections(
+    trusted: Path, long: bool, record_property: Callable[[str, object], None]
+) -> None:
     count, threads = (1_000, 32) if long else (100, 8)
     with MailServer(tls_of(trusted), login=True) as server:
         carrier, url = Smtp(), server.url()
@@ -357,7 +359,7 @@ def test_many_mails_need_few_connections(trusted: Path, long: bool) -> None:
             outcomes = list(pool.map(lambda out: send(url, out, carrier), outs(count)))
     assert outcomes == [Sent(f"KEY-{n}@example.org") for n in range(count)]
     assert len({taken.mail["Message-ID"] for taken in server.taken}) == len(server.taken) == count
-    print(f"{count} mails over {len(server.connections)} connections")
+    record_property("connections", len(server.connections))
     assert len(server.connections) <= threads + count // MAILS
 
 
