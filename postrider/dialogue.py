@@ -83,6 +83,9 @@ class Connection:
             late = isinstance(error, TimeoutError)
             raise Broken("could not connect in time" if late else "could not connect") from None
         smtp.local_hostname = _our_name(smtp.sock)
+        smtp.command_encoding = (
+            "utf-8"  # an address may need it; whether the server takes it is asked before
+        )
         if server.tls == "implicit":
             self._secure()
         code, said = self._do("hello", smtp.getreply)

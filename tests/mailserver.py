@@ -6,6 +6,7 @@ import email.policy
 import ssl
 import subprocess
 import threading
+import warnings
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from pathlib import Path
@@ -65,6 +66,8 @@ class MailServer:
         return self
 
     def _protocol(self) -> SMTP:
+        # It finds a login without STARTTLS worth a warning, also below TLS.
+        warnings.simplefilter("ignore", UserWarning)
         protocol = SMTP(
             self,
             loop=self.loop,
