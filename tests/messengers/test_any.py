@@ -25,15 +25,17 @@ SECRETS = {
     name: [ENV[need] for need in kind.needs if need.endswith("_TOKEN")]
     for name, kind in MESSENGERS.items()
 }
+SECRETS["mail"] = ["planted-Sm7pPassword"]
 QUOTED = " ".join(secret for secrets in SECRETS.values() for secret in secrets)
 
 RECIPIENTS = {
     "telegram": "123456789",
     "viber": "01234567890A=",
     "whatsapp": "16505551234",
+    "mail": "eva@example.net",
     "sandbox": "anyone",
 }
-LIMITS = {"telegram": 4096, "viber": 7000, "whatsapp": 4096, "sandbox": 10_000}
+LIMITS = {"telegram": 4096, "viber": 7000, "whatsapp": 4096, "mail": 250_000, "sandbox": 10_000}
 KEY = "01JA2B3C4D5E6F7G8H9J0K-0"
 TEXT = "Привет, мир 👋\n\"quoted\" <b>&amp; \\ 'done'"
 
@@ -316,6 +318,9 @@ def leaves(value):
 @every_messenger
 def test_a_request_carries_address_and_text_to_the_wire(name):
     request = adapter(name).request(outbound(name))
+    if name == "mail":
+        assert (request.to.address, request.text) == (RECIPIENTS[name], TEXT)
+        return
     assert isinstance(request, Request | Note)
     payload = asdict(request) if isinstance(request, Note) else request.json
     assert {RECIPIENTS[name], TEXT} <= leaves(json.loads(json.dumps(payload, allow_nan=False)))
