@@ -68,7 +68,7 @@ def test_maildev_reads_what_was_sent(maildev: tuple[int, str], tmp_path: Path) -
     files = (
         File("Bild ü.png", "image/png", len(PNG), open=lambda: (tmp_path / "a").open("rb")),
         File(
-            "Rechnung – März.pdf",
+            "Rechnung, März.pdf",
             "application/pdf",
             len(paper),
             open=lambda: (tmp_path / "b").open("rb"),
@@ -99,7 +99,7 @@ def test_maildev_reads_what_was_sent(maildev: tuple[int, str], tmp_path: Path) -
         "Bild ü.png",
         "0.KEY-0@xn--bcher-kva.example",
     )
-    assert attached["fileName"] == "Rechnung – März.pdf"
+    assert attached["fileName"] == "Rechnung, März.pdf"
     for name, content in ((picture, PNG), (attached, paper)):
         got = requests.get(
             f"{url}/email/{mail['id']}/attachment/{name['generatedFileName']}", timeout=5
