@@ -348,9 +348,7 @@ def long(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--long"))
 
 
-def test_many_mails_need_few_connections(
-    trusted: Path, long: bool, record_property: Callable[[str, object], None]
-) -> None:
+def test_many_mails_need_few_connections(trusted: Path, long: bool) -> None:
     count, threads = (1_000, 32) if long else (100, 8)
     with MailServer(tls_of(trusted), login=True) as server:
         carrier, url = Smtp(), server.url()
@@ -358,7 +356,6 @@ def test_many_mails_need_few_connections(
             outcomes = list(pool.map(lambda out: send(url, out, carrier), outs(count)))
     assert outcomes == [Sent(f"KEY-{n}@example.org") for n in range(count)]
     assert len({taken.mail["Message-ID"] for taken in server.taken}) == len(server.taken) == count
-    record_property("connections", len(server.connections))
     assert len(server.connections) <= threads + count // MAILS
 
 
