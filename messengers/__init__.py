@@ -2,6 +2,7 @@
 
 from messengers.apprise import Apprise
 from messengers.base import Messenger
+from messengers.mail import Mail
 from messengers.sandbox import Sandbox
 from messengers.telegram import Telegram
 from messengers.viber import Viber
@@ -11,6 +12,7 @@ MESSENGERS: dict[str, type[Messenger]] = {
     "telegram": Telegram,
     "viber": Viber,
     "whatsapp": WhatsApp,
+    "mail": Mail,
     "apprise": Apprise,
     "sandbox": Sandbox,
 }

@@ -56,6 +56,22 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
+class Heading:
+    """What stands above a mail's text. `sender`: one of an account's, by name or address; '': its first.
+
+    Addresses stand alone or as `Name <address>`. `bulk`: the message goes to several.
+    """
+
+    subject: str = ""
+    sender: str = ""
+    reply_to: str = ""
+    cc: tuple[str, ...] = ()
+    bcc: tuple[str, ...] = ()
+    unsubscribe_url: str = field(default="", repr=False)
+    bulk: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Outbound:
     """One message to one address. `key` is the same every time; `nth` counts the times, from 1."""
 
@@ -65,6 +81,8 @@ class Outbound:
     nth: int = 1
     template: Template | None = field(default=None, repr=False)
     files: tuple[File, ...] = ()
+    heading: Heading | None = field(default=None, repr=False)
+    markdown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +153,13 @@ class NoReply:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The messenger took it. `provider_id` is the messenger's own id, as text: some pass 2**53."""
+    """The messenger took it. `provider_id` is the messenger's own id, as text: some pass 2**53.
+
+    `reason`: what it refused of it nevertheless.
+    """
 
     provider_id: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,6 +406,16 @@ class Templates(Protocol):
 
     def check_template(self, template: Template) -> str | None:
         """What is wrong with it, or None."""
+
+
+@runtime_checkable
+class Headed(Protocol):
+    """What an adapter has besides when its messages have a heading, and may be written in Markdown."""
+
+    def check_letter(
+        self, heading: Heading, text: str, html: str, files: Sequence[File]
+    ) -> tuple[str, str] | None:
+        """The first field that is wrong, and why; or None. `html`: what was made of a `text` in Markdown, else ''."""
 
 
 @runtime_checkable

@@ -74,9 +74,14 @@ class _Keys:
         prefix = _prefix(service)
         others = tuple(p for p in map(_prefix, MESSENGERS) if len(p) > len(prefix))
         keys = cls(prefix)
+        needs = {need.lower() for need in MESSENGERS[service].needs}
         for name, info in Settings.model_fields.items():
             key = name.removeprefix(prefix)
-            if key == name or name.startswith(others) or key in Paces.model_fields:
+            if (
+                (key == name and name not in needs)
+                or name.startswith(others)
+                or key in Paces.model_fields
+            ):
                 continue
             secret = SecretStr in get_args(info.annotation)
             if name in TARGETS:

@@ -6,14 +6,26 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from messengers import MESSENGERS
-from messengers.base import File, Messenger, TakesFiles, Targets, Template, Templates
+from messengers.base import (
+    File,
+    Headed,
+    Heading,
+    Messenger,
+    TakesFiles,
+    Targets,
+    Template,
+    Templates,
+)
 from postrider.accounts import DEFAULT
 from postrider.errors import InvalidRequest, NotFound
 from postrider.guard import Refused
-from postrider.model import Message, NewMessage, Recipient
+from postrider.model import Format, Message, NewMessage, Recipient
+from postrider.rendering import html_of
 from postrider.settings import Settings
 
 TEMPLATE_MAX_BYTES = 64 * 1024
+MARKDOWN_LIMIT = 50_000
+"""Characters: the time that Markdown takes to be read may grow with the square of them."""
 PAST = "Date must be in a future!"
 
 
@@ -45,7 +57,7 @@ class Checks:
         self._body(new)
         self._files(new)
         self._callback(new)
-        return replace(new, recipients=recipients)
+        return replace(self._headed(new, len(recipients)), recipients=recipients)
 
     def _routed(self, to: Recipient) -> Recipient:
         """The same, by the account that sends there, where that hangs on the address."""
@@ -120,6 +132,27 @@ class Checks:
                 n, reason = wrong
                 raise InvalidRequest(f"attachments[{n}]", f"{reason} {whose}")
 
+    def _headed(self, new: NewMessage, total: int) -> NewMessage:
+        """`new`, whose heading knows whether it goes to several. Raises InvalidRequest."""
+        headed = False
+        for index, key in _accounts_of(new.recipients):
+            adapter: object = self.accounts[key]
+            whose = f"(recipients[{index}], {key[0]})"
+            if isinstance(adapter, Headed):
+                headed = True
+                heading = new.heading or Heading()
+                if wrong := _in_letter(adapter, new.format, heading, new.body, new.files):
+                    raise InvalidRequest(wrong[0], f"{wrong[1]} {whose}")
+            elif new.format != "plain":
+                raise InvalidRequest(
+                    "format", f"{key[0]} takes plain; {new.format} is for mail {whose}"
+                )
+        if new.heading and not headed:
+            raise InvalidRequest("mail", "is for mail, and no recipient is there")
+        if not headed or (total == 1 and new.heading is None):
+            return new
+        return replace(new, heading=replace(new.heading or Heading(), bulk=total > 1))
+
     def notices(self, files: Sequence[File], recipients: Sequence[Recipient]) -> list[str]:
         """What a client should know of how these files go to them."""
         found = []
@@ -174,6 +207,11 @@ class Checks:
             adapter = next(a for (name, _), a in self.accounts.items() if name == service)
             if reason := unstorable(body) or adapter.check_text(body):
                 raise InvalidRequest("body", f"{reason} ({service})")
+            heading = message.heading or Heading()
+            if isinstance(adapter, Headed) and (
+                wrong := _in_letter(adapter, message.format, heading, body, message.files)
+            ):
+                raise InvalidRequest("body", f"{wrong[1]} ({service})")
         if not body.strip():
             raise InvalidRequest("body", "must hold more than white space")
 
@@ -185,6 +223,17 @@ class Checks:
         for check in (unstorable, *(a.check_recipient for a in adapters[:1])):
             if wrong := check(uuid):
                 raise InvalidRequest("uuid", wrong)
+
+
+def _in_letter(
+    adapter: Headed, format_: Format, heading: Heading, text: str, files: tuple[File, ...]
+) -> tuple[str, str] | None:
+    """The first field that is wrong, and why; or None."""
+    if format_ == "plain":
+        return adapter.check_letter(heading, text, "", files)
+    if len(text) > MARKDOWN_LIMIT:
+        return "body", f"has {len(text)} characters; in markdown {MARKDOWN_LIMIT} are taken"
+    return adapter.check_letter(heading, text, html_of(text), files)
 
 
 def _accounts_of(recipients: Sequence[Recipient]) -> list[tuple[int, tuple[str, str]]]:

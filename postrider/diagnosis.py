@@ -42,6 +42,8 @@ SKEW_S = 2.0
 REDIS_WAIT_S = 2.0
 NEARLY = 0.70
 """Of maxmemory: from here on it is near that nothing is accepted."""
+URLS = {"mail": "SMTP_URL"}
+"""Where a messenger is, where that is not its name and `_API_URL`."""
 RESTART = "then start again"
 
 State = Literal["ok", "warning", "fault", "off"]
@@ -369,7 +371,7 @@ def _account(service: str, account: str, adapter: Messenger, transport: Blocking
         reaches: object = adapter
         detail = reaches.described() if isinstance(reaches, Targets) else "needs no account"
         return Check(name, "ok", detail)
-    settings, url = " and ".join(adapter.needs), f"{service.upper()}_API_URL"
+    settings, url = " and ".join(adapter.needs), URLS.get(service, f"{service.upper()}_API_URL")
     if account != DEFAULT:
         settings = url = f"[{service}.{account}] in the file of accounts"
     reply = transport.send(request)

@@ -4,7 +4,9 @@ from typing import Protocol
 
 from messengers.apprise import Notification
 from messengers.base import Errand, NoReply, Reply
+from messengers.letters import Letter, Login
 from postrider.notifications import Notifications
+from postrider.smtp import Smtp
 
 
 class Carrier(Protocol):
@@ -19,7 +21,10 @@ class Errands:
 
     def __init__(self, *, tls_verify: bool = True) -> None:
         self.tls_verify = tls_verify
+        smtp = Smtp(tls_verify=tls_verify)
         self._carriers: dict[type[Errand], Carrier] = {
+            Letter: smtp,
+            Login: smtp,
             Notification: Notifications(tls_verify=tls_verify),
         }
 

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from pydantic import SecretStr
 
@@ -31,7 +31,9 @@ class Mask:
     @classmethod
     def of(cls, settings: Settings) -> "Mask":
         """One that knows every secret of the settings and of the accounts' file."""
-        return cls((*_of_settings(settings), *accounts.secrets(settings)))
+        own = [*accounts.secrets(settings)]
+        inside = (part for secret in own if "://" in secret for part in _of_url(secret))
+        return cls((*_of_settings(settings), *own, *inside))
 
     def __call__(self, text: str) -> str:
         """`text` without secrets, and with no more than the ends of what may be a phone number."""
@@ -66,8 +68,24 @@ def _of_settings(settings: Settings) -> Iterator[str]:
         yield base64.b64encode(login.encode()).decode()
     for url in (settings.redis_address, *settings.alert_places, *settings.apprise_urls):
         yield from secrets_in(url)
+    if settings.smtp_url:
+        yield from _of_smtp(settings.smtp_url.get_secret_value())
     if settings.sentry_dsn:
         yield from secrets_in(settings.sentry_dsn.get_secret_value())
+
+
+def _of_url(url: str) -> Iterator[str]:
+    return _of_smtp(url) if url.startswith("smtp") else secrets_in(url)
+
+
+def _of_smtp(url: str) -> Iterator[str]:
+    """Its login, also as it goes over the wire, where a server may quote it."""
+    parts = urlsplit(url)
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if password:
+        yield from (parts.netloc.rpartition("@")[0], parts.password or "", password)
+        yield base64.b64encode(f"\0{user}\0{password}".encode()).decode()
+        yield base64.b64encode(password.encode()).decode()
 
 
 def _forms(secret: str) -> set[str]:

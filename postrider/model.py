@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-from messengers.base import File, FileKind, Template
+from messengers.base import File, FileKind, Heading, Template
 from postrider.windows import Window
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -151,6 +151,8 @@ def _message_id(at: datetime, low: int) -> str:
 
 CallbackFormat = Literal["event", "task"]
 """`event`: signed events, as they come; `task`: `{"task_id", "result"}`, once, when a delivery has ended."""
+Format = Literal["plain", "markdown"]
+"""How a body is written."""
 Role = Literal["viewer", "sender", "admin"]
 ROLES: tuple[Role, ...] = ("viewer", "sender", "admin")
 """Each may do what those before it may, and more."""
@@ -275,6 +277,8 @@ class NewMessage:
     callback_format: CallbackFormat = "event"
     attachments: tuple[Attachment, ...] = ()
     files: tuple[File, ...] = ()
+    format: Format = "plain"
+    heading: Heading | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +298,8 @@ class Message:
     tags: tuple[str, ...] = ()
     services: tuple[str, ...] = ()
     files: tuple[File, ...] = ()
+    format: Format = "plain"
+    heading: Heading | None = field(default=None, repr=False)
     partial: bool = False
     """Of one of its deliveries some files have gone, and others were refused."""
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
 from messengers.base import Template
+from postrider import records
 from postrider.checks import Checks
 from postrider.errors import (
     IllegalTransition,
@@ -85,6 +86,8 @@ def draft(body: Mapping[str, Any], owner: str, send_at: datetime) -> NewMessage:
             on_unknown=body.get("on_unknown"),
             window=Window.from_fields(body["window"]) if body.get("window") else None,
         ),
+        format=body.get("format", "plain"),
+        heading=records.heading(body["mail"]) if body.get("mail") else None,
         callback_url=body.get("callback_url"),
         callback_format=body.get("callback_format", "event"),
         send_at=send_at,

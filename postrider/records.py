@@ -6,10 +6,11 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from messengers.base import File, Receipt, Template
+from messengers.base import File, Heading, Receipt, Template
 from postrider.errors import InvalidRequest
 from postrider.model import (
     LETTERS,
@@ -74,7 +75,7 @@ def message_fields(
         t = m.template
         told = _as_json([t.name, t.language, list(t.components)])
         fields["template"] = vault.seal(told, template_of(m.id))
-    if more := _more(m.terms):
+    if more := _more(m.terms) | _style(m):
         fields["more"] = _as_json(more)
     if m.terms.zoned:
         fields["zoned"] = "1"
@@ -130,6 +131,7 @@ def _message(mid: str, fields: Mapping[bytes, Any], vault: Vault) -> Message:
         body = vault.open(body, body_of(mid))
     if template and template[:1] == b"\0":
         template = vault.open(template, template_of(mid))
+    told = json.loads(more) if more else {}
     name, language, components = json.loads(template) if template else ("", "", [])
     return Message(
         id=mid,
@@ -139,12 +141,14 @@ def _message(mid: str, fields: Mapping[bytes, Any], vault: Vault) -> Message:
         timed=fields[b"timed"] == b"1",
         total=int(fields[b"total"]),
         template=Template(name, language, tuple(components)) if template else None,
-        terms=_terms(json.loads(more)) if more else Terms(),
+        terms=_terms(told) if told else Terms(),
         owner=(fields.get(b"owner") or b"").decode(),
         reference=(fields.get(b"reference") or b"").decode(),
         tags=tuple(json.loads(tags)) if tags else (),
         services=tuple((fields.get(b"services") or b"").decode().split()),
         files=tuple(File(**told) for told in json.loads(files)) if files else (),
+        format=told.get("format", "plain"),
+        heading=heading(told["mail"]) if "mail" in told else None,
         partial=bool(fields.get(b"partial")),
     )
 
@@ -162,6 +166,25 @@ def _file_fields(file: File) -> dict[str, Any]:
         "size": file.size,
         "kind": file.kind,
     } | told
+
+
+def _style(m: Message) -> dict[str, Any]:
+    """How it is written and headed, where that is not as usual."""
+    told: dict[str, Any] = {} if m.format == "plain" else {"format": m.format}
+    if m.heading:
+        told["mail"] = {name: value for name, value in asdict(m.heading).items() if value}
+    return told
+
+
+def heading(told: Mapping[str, Any]) -> Heading:
+    """A heading out of its fields, those that are left out empty; clients call the sender `from`."""
+    given: dict[str, Any] = {}
+    for name, value in told.items():
+        if value:
+            given["sender" if name == "from" else name] = (
+                tuple(value) if isinstance(value, list) else value
+            )
+    return Heading(**given)
 
 
 def _more(terms: Terms) -> dict[str, Any]:

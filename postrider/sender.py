@@ -381,7 +381,14 @@ def _every(
 def _outbound(claim: Claim) -> Outbound:
     message = claim.message
     return Outbound(
-        claim.to, message.body, claim.delivery_id, claim.alarm + 1, message.template, claim.files
+        claim.to,
+        message.body,
+        claim.delivery_id,
+        claim.alarm + 1,
+        message.template,
+        claim.files,
+        message.heading,
+        message.format == "markdown",
     )
 
 

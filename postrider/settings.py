@@ -27,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from messengers import letters, mail
 from messengers.apprise import read_targets
 from postrider import link
 from postrider.errors import Misconfigured
@@ -91,6 +92,36 @@ def _telegram_secret(secret: SecretStr | None) -> SecretStr | None:
     if secret and not re.fullmatch(r"[A-Za-z0-9_-]{1,256}", secret.get_secret_value()):
         raise ValueError("must be 1 to 256 of A-Z, a-z, 0-9, _ and -")
     return secret
+
+
+def _smtp_url(url: SecretStr | None) -> SecretStr | None:
+    if url:
+        letters.Server.read(url.get_secret_value())  # which says what is wrong with it
+    return url
+
+
+def _senders(text: str | None) -> str | None:
+    try:
+        boxes = letters.mailboxes(text) if text else ()
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; write it as Shop <shop@example.org>, News <news@example.org>"
+        ) from None
+    if text and not boxes:
+        raise ValueError("names nobody")
+    return text
+
+
+def _header_line(text: str | None) -> str | None:
+    if text and (fault := letters.line_fault(text)):
+        raise ValueError(fault)
+    return text
+
+
+def _unsubscribe_url(url: str | None) -> str | None:
+    if url and (fault := mail.url_fault(re.sub(r"\{(uuid|id)\}", "x", url))):
+        raise ValueError(fault)
+    return url
 
 
 def _host_port(bind: str) -> str:
@@ -296,6 +327,22 @@ class Settings(BaseModel):
     """Messages per second to one target; 0: no limit."""
     apprise_recipient_rate: Rate = 0
     """Messages per second to one recipient, which is a target: the lower of the two holds."""
+
+    # mail
+    smtp_url: Annotated[SecretStr | None, AfterValidator(_smtp_url)] = None
+    """`smtp://USER:PASSWORD@HOST:587` (STARTTLS is demanded; `?starttls=off`: none) or `smtps://` (TLS at once)."""
+    mail_from: Annotated[str | None, AfterValidator(_senders)] = None
+    """Who sends, `Shop <shop@example.org>`; several between commas, of which a message may name one, else the first."""
+    mail_subject: Annotated[str | None, AfterValidator(_header_line)] = None
+    """Subject of a mail that has none; unset: its first line."""
+    mail_unsubscribe_url: Annotated[str | None, AfterValidator(_unsubscribe_url)] = None
+    """`List-Unsubscribe` of a mail to several recipients; `{uuid}` and `{id}` stand for address and delivery."""
+    mail_max_bytes: PositiveInt = 25 * 1024 * 1024
+    """Bytes of a mail as it is sent, its files in base64."""
+    mail_rate: Rate = 0
+    """Mails per second; 0: no limit."""
+    mail_recipient_rate: Rate = 0
+    """Mails per second to one recipient."""
 
     @classmethod
     def from_env(

@@ -150,6 +150,8 @@ def accepted(message_id: str, new: NewMessage, now: datetime) -> Message:
         reference=new.reference,
         tags=new.tags,
         files=new.files,
+        format=new.format,
+        heading=new.heading,
     )
 
 

@@ -21,12 +21,11 @@ from messengers import sandbox
 from messengers.base import Errand, File, NoReply, Note, Reply, Request
 from postrider.errands import Errands
 from postrider.errors import Unavailable
+from postrider.timeouts import BYTES_A_S as BYTES_A_S  # noqa: PLC0414 - for who carries besides
+from postrider.timeouts import CONNECT_S as CONNECT_S  # noqa: PLC0414
+from postrider.timeouts import READ_S as READ_S  # noqa: PLC0414
+from postrider.timeouts import WHOLE_S as WHOLE_S  # noqa: PLC0414
 
-CONNECT_S = 5.0
-READ_S = 10.0
-WHOLE_S = 30.0
-"""Seconds for one attempt, whatever the other side does; and one more for each `BYTES_A_S` of files."""
-BYTES_A_S = 256 * 1024
 MAX_REPLY = 64 * 1024
 """Bytes of a reply that are read; what is longer is cut, and then means nothing."""
 

@@ -36,8 +36,8 @@ def verdict(
     ended_at = claim.at + timedelta(seconds=took_s)
     name = type(outcome).__name__.lower()
     match outcome:
-        case Sent(provider_id):
-            attempt = Attempt(claim.at, ended_at, name, provider_id=provider_id)
+        case Sent(provider_id, reason):
+            attempt = Attempt(claim.at, ended_at, name, reason, provider_id)
             return Verdict(claim, State.SENT, attempt, signal=Signal.ANSWERS, kind="accepted")
         case Rejected(reason, dead):
             attempt = Attempt(claim.at, ended_at, name, reason)

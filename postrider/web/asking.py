@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from flask import request
 
 from messengers.base import Template
-from postrider import listing
+from postrider import listing, records
 from postrider.errors import InvalidRequest, WrongMediaType
 from postrider.finding import Wanted
 from postrider.model import Attachment, Client, NewMessage, Recipient, Terms
@@ -102,6 +102,8 @@ def new_message(data: NewMessageIn, zone: ZoneInfo, who: Client) -> NewMessage:
         callback_url=data.callback_url,
         callback_format=data.callback_format,
         attachments=attachments(data),
+        format=data.format,
+        heading=None if data.mail is None else records.heading(data.mail.model_dump()),
     )
 
 

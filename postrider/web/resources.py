@@ -40,7 +40,7 @@ class To(TypedDict):
     uuid: Annotated[
         StrictStr,
         Field(
-            description="telegram: integer or @name; whatsapp: number or BSUID; viber: id",
+            description="telegram: integer or @name; whatsapp: number or BSUID; viber: id; mail: address",
             examples=["42"],
         ),
     ]
@@ -92,6 +92,40 @@ class AttachmentIn(BaseModel):
     inline: Annotated[
         StrictBool, Field(description="mail: shown in the text, as `cid:` and its name")
     ] = False
+
+
+Line = Annotated[StrictStr, Field(max_length=500)]
+Box = Annotated[StrictStr, Field(max_length=500, examples=["Ana <ana@example.org>"])]
+
+
+class MailIn(BaseModel):
+    """What mail has besides a text."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    subject: Annotated[
+        Line,
+        Field(description="Left out: MAIL_SUBJECT, or the first line", examples=["Your order"]),
+    ] = ""
+    sender: Annotated[
+        Line,
+        Field(
+            alias="from",
+            description="One of MAIL_FROM, by address or name; left out: the first",
+            examples=["shop@example.org"],
+        ),
+    ] = ""
+    reply_to: Box | Literal[""] = ""
+    cc: Annotated[tuple[Box, ...], Field(max_length=50)] = ()
+    bcc: Annotated[tuple[Box, ...], Field(max_length=50)] = ()
+    unsubscribe_url: Annotated[
+        StrictStr,
+        Field(
+            max_length=2000,
+            description="`List-Unsubscribe`; `{uuid}` and `{id}` stand for address and delivery. Left out: MAIL_UNSUBSCRIBE_URL, if it goes to several",
+            examples=["https://example.org/unsubscribe?who={uuid}"],
+        ),
+    ] = ""
 
 
 class RepeatIn(BaseModel):
@@ -187,6 +221,11 @@ class NewMessageIn(SendMessageIn):
         tuple[AttachmentIn, ...],
         Field(max_length=10, description="Files that go with it; `body` may then be left empty"),
     ] = ()
+    format: Annotated[
+        Literal["plain", "markdown"],
+        Field(description="How `body` is written; markdown, for mail: sent as text and as HTML"),
+    ] = "plain"
+    mail: Annotated[MailIn | None, Field(description="What mail has besides a text")] = None
     dedupe_within_s: Annotated[
         float | None,
         Field(

@@ -30,22 +30,33 @@ ENV = {
     "WHATSAPP_ACCESS_TOKEN": "EAAGm0PX4ZCpsBAKZCZB",
     "WHATSAPP_PHONE_NUMBER_ID": "106540352242922",
     "APPRISE_TARGETS": "ops=json://ana:YRwrdLhBpjPFJ6aQ@127.0.0.1/Q29kZXggZm9y?key=PJwNNiT7Vd0",
+    "SMTP_URL": "smtp://shop:planted-Sm7pPassword@127.0.0.1:2525",
+    "MAIL_FROM": "Shop <shop@example.org>",
 }
 SECRETS = {
     name: [ENV[need] for need in kind.needs if need.endswith("_TOKEN")]
     for name, kind in MESSENGERS.items()
 }
 SECRETS["apprise"] = ["YRwrdLhBpjPFJ6aQ", "Q29kZXggZm9y", "PJwNNiT7Vd0"]
+SECRETS["mail"] = ["planted-Sm7pPassword"]
 QUOTED = " ".join(secret for secrets in SECRETS.values() for secret in secrets)
 
 RECIPIENTS = {
     "telegram": "123456789",
     "viber": "01234567890A=",
     "whatsapp": "16505551234",
+    "mail": "eva@example.net",
     "sandbox": "anyone",
     "apprise": "ops",
 }
-LIMITS = {"telegram": 4096, "viber": 7000, "whatsapp": 4096, "sandbox": 10_000, "apprise": 32_768}
+LIMITS = {
+    "telegram": 4096,
+    "viber": 7000,
+    "whatsapp": 4096,
+    "mail": 250_000,
+    "apprise": 32_768,
+    "sandbox": 10_000,
+}
 KEY = "01JA2B3C4D5E6F7G8H9J0K-0"
 TEXT = "Привет, мир 👋\n\"quoted\" <b>&amp; \\ 'done'"
 
@@ -331,6 +342,9 @@ def leaves(value):
 def test_a_request_carries_address_and_text_to_the_wire(name):
     request = adapter(name).request(outbound(name))
     assert isinstance(request, Request | Note | Errand)
+    if name == "mail":
+        assert (request.to.address, request.text) == (RECIPIENTS[name], TEXT)
+        return
     payload = request.json if isinstance(request, Request) else asdict(request)
     if name == "apprise":
         assert asdict(request)["body"] == TEXT
