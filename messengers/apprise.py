@@ -137,6 +137,7 @@ class Apprise:
     FILE_LIMIT: ClassVar[int] = 50 * 1024 * 1024
     """Bytes of all files together: Apprise reads them whole."""
     reuses_s: ClassVar[float] = 0
+    takes_markdown: ClassVar[bool] = True
     AT_ONCE: ClassVar[int] = 4
     """Sends to one target that a worker has under way: they take a thread each."""
 
@@ -226,7 +227,14 @@ class Apprise:
     def request_to(self, out: Outbound, which: Sequence[int]) -> Notification:
         """What sends `out` to these of its places."""
         urls = tuple(self.places[n].url for n in which)
-        return Notification(out.key, urls, out.text, files=out.files)
+        return Notification(
+            out.key,
+            urls,
+            out.text,
+            title=out.heading.subject if out.heading else "",
+            format="markdown" if out.markdown else "text",
+            files=out.files,
+        )
 
     def read_each(self, reply: Reply | NoReply, which: Sequence[int]) -> list[Outcome]:
         """What became of each of them. Total."""

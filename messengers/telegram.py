@@ -114,6 +114,7 @@ class Telegram:
 
     UPLOAD_MB: ClassVar[int] = 50
     """https://core.telegram.org/bots/api#sending-files"""
+    takes_links: ClassVar[bool] = True
     reuses_s: ClassVar[float] = 30 * 86_400
     """A file_id has no stated end. https://core.telegram.org/bots/api#sending-files"""
 

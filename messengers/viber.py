@@ -115,6 +115,7 @@ class Viber:
     WINDOW: ClassVar[timedelta] = timedelta(hours=3)
     """How old a callback may be: Viber repeats one for an hour or so, and our clocks may differ."""
 
+    takes_links: ClassVar[bool] = True
     reuses_s: ClassVar[float] = 0
     """It fetches each file from where it lies."""
 

@@ -144,6 +144,7 @@ class WhatsApp:
     WINDOW: ClassVar[timedelta] = timedelta(days=8)
     """How old a callback may be: Meta repeats one for 7 days."""
 
+    takes_links: ClassVar[bool] = True
     reuses_s: ClassVar[float] = 29 * 86_400
     """A media id lives 30 days.
 

@@ -143,9 +143,9 @@ class Checks:
                 heading = new.heading or Heading()
                 if wrong := _in_letter(adapter, new.format, heading, new.body, new.files):
                     raise InvalidRequest(wrong[0], f"{wrong[1]} {whose}")
-            elif new.format != "plain":
+            elif new.format != "plain" and not getattr(adapter, "takes_markdown", False):
                 raise InvalidRequest(
-                    "format", f"{key[0]} takes plain; {new.format} is for mail {whose}"
+                    "format", f"{key[0]} takes plain; {new.format} is for mail and apprise {whose}"
                 )
         if new.heading and not headed:
             raise InvalidRequest("mail", "is for mail, and no recipient is there")

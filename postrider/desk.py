@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from messengers.base import FileKind
+from messengers.base import FileKind, Heading
 from postrider.errors import IdempotencyConflict, InvalidRequest, NotFound, PostriderError
 from postrider.files import Files, Incoming
 from postrider.finding import Summary
@@ -344,8 +344,7 @@ def mail_options(info: Mapping[str, Any]) -> dict[str, str | tuple[str, ...]]:
 
 def _heading(options: Mapping[str, str | tuple[str, ...]]) -> dict[str, Any]:
     """The same as fields of NewMessage."""
-    del options
-    return {}
+    return {"heading": Heading(**options)} if options else {}  # type: ignore[arg-type]
 
 
 def _unknown(id_: str) -> InvalidRequest:

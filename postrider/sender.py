@@ -357,7 +357,10 @@ class Sender:
             worked_s=worked_s,
         )
         self.counts.ended(verdicts, moved)
-        self.uploads.learn(verdicts)
+        try:
+            self.uploads.learn(verdicts)
+        except Unavailable as error:  # it is recorded; a file may go up once more
+            log.warning("what messengers call some files is not kept: %s", error)
         return moved
 
     def settle_overdue(self) -> None:

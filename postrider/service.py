@@ -28,8 +28,10 @@ from postrider.fetching import Fetching
 from postrider.files import Files, Stored
 from postrider.finding import Finder, Found, Summary, Wanted
 from postrider.handovers import Handovers
+from postrider.keys import Keys
 from postrider.ledger import Ledger
 from postrider.model import Client, Message, NewMessage, Recipient, State, Terms, new_message_id
+from postrider.opening import opened
 from postrider.outbox import Outbox
 from postrider.planning import Planner
 from postrider.records import account_key
@@ -90,7 +92,15 @@ class Service:
         self.schedules = Planner(plans, self, store.now, settings.delete_finished_timeout)
         # Often enough to see how a message has ended before it is purged.
         look = min(LOOK, timedelta(seconds=settings.delete_finished_timeout / 2))
-        self.desk = Desk(Handovers(store.redis), self, store.now, look=look)
+        self.keys = Keys(settings.keys_dir)
+        self.desk = Desk(
+            Handovers(store.redis),
+            self,
+            store.now,
+            opener=lambda incoming, key: opened(incoming, self.files, self.keys, key),
+            public_pem=lambda: self.keys.newest().pem,
+            look=look,
+        )
 
     # -- accepting
 

@@ -94,22 +94,23 @@ class Uploads:
             if client.set(lock, claim.delivery_id, nx=True, ex=int(within_s) + 1):
                 continue
             if client.get(lock) != claim.delivery_id.encode():
-                self._release(claim)
+                self._release([claim])
                 return replace(claim, waits=True)
         return claim
 
     @unavailable_when_redis_is
     def learn(self, verdicts: Sequence[Verdict]) -> None:
         """Keeps what messengers call the files that these sent, and lets others upload what did not get up."""
+        pipe: Any = self.redis.pipeline(transaction=False)
+        ended: list[Claim] = []
         for verdict in verdicts:
             claim = verdict.claim
             if not claim.files:
                 continue
             if verdict.attempt and verdict.attempt.parts:
-                self.redis.delete(f"pr:parts:{claim.delivery_id}")
+                pipe.delete(f"pr:parts:{claim.delivery_id}")
             if not (keep_s := self._reuses_s(claim)):
                 continue
-            pipe: Any = self.redis.pipeline(transaction=False)
             for index, id_ in (verdict.known or {}).items():
                 if not claim.files[index].id:  # only linked to: nobody could tell it from another
                     continue
@@ -118,9 +119,11 @@ class Uploads:
                     pipe.set(key, id_, ex=int(keep_s))
                 else:
                     pipe.delete(key)
-            pipe.execute()
             if not claim.waits:
-                self._release(claim)
+                ended.append(claim)
+        if len(pipe):
+            pipe.execute()
+        self._release(ended)
 
     def went(self, claim: Claim, parts: Sequence[Part | None]) -> None:
         """Notes what has gone of a delivery of several pieces, should its worker die before it can record that.
@@ -141,14 +144,20 @@ class Uploads:
         client: Any = self.redis
         return _parts(client.get(f"pr:parts:{claim.delivery_id}"))
 
-    def _release(self, claim: Claim) -> None:
-        """Ends its uploads; another's lock it leaves alone."""
+    def _release(self, claims: Sequence[Claim]) -> None:
+        """Ends their uploads; another's lock it leaves alone."""
         client: Any = self.redis
-        for file in claim.files:
-            if file.id and not file.known:
-                lock = f"{_known_key(claim, file)} by"
-                if client.get(lock) == claim.delivery_id.encode():
-                    client.delete(lock)
+        locks = {
+            f"{_known_key(claim, file)} by": claim.delivery_id.encode()
+            for claim in claims
+            for file in claim.files
+            if file.id and not file.known
+        }
+        if not locks:
+            return
+        held = zip(locks.items(), client.mget(list(locks)), strict=True)
+        if ours := [lock for (lock, by), holder in held if holder == by]:
+            client.delete(*ours)
 
     def _reuses_s(self, claim: Claim) -> float:
         adapter: object = self.accounts.get((claim.recipient.service, claim.recipient.account))

@@ -13,7 +13,6 @@ from postrider.admission import Admission
 from postrider.audit import Audit
 from postrider.clients import Clients
 from postrider.errors import Misconfigured, Unavailable
-from postrider.keys import Keys
 from postrider.logins import Logins
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
@@ -102,7 +101,7 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     app.register_blueprint(deliveries.blueprint(service, gate))
     app.register_blueprint(operations.blueprint(service, gate))
     app.register_blueprint(schedules.blueprint(service, gate))
-    app.register_blueprint(keys.blueprint(Keys(settings.keys_dir), gate))
+    app.register_blueprint(keys.blueprint(service.keys, gate))
     app.register_blueprint(files.blueprint(service, gate))
     app.register_blueprint(files.links(service))
     app.register_blueprint(health.blueprint(service))
@@ -115,7 +114,7 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     app.register_blueprint(metrics.blueprint(service, gate))
     app.register_blueprint(access.blueprint(people, settings, gate))
     app.register_blueprint(audit.blueprint(log_, gate))
-    app.register_blueprint(handover.blueprint(service.desk, gate))
+    app.register_blueprint(handover.blueprint(service.desk, gate, settings.max_file_bytes))
 
     @app.after_request
     def harden(response: Response) -> Response:

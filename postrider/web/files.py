@@ -1,5 +1,6 @@
 """/api/v1/files: uploaded, listed, read back, deleted; and /files/...: the signed links by which anybody may fetch one."""
 
+from contextlib import ExitStack
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from messengers.base import FileKind
 from postrider import showing
 from postrider.errors import IllegalTransition, InvalidRequest, NotFound
 from postrider.files import Stored, clean_name
+from postrider.opening import opened
 from postrider.service import Service
 from postrider.web.asking import owner_of
 from postrider.web.auth import ANY_SCHEME, Gate, audited, client
@@ -23,6 +25,8 @@ from postrider.web.resources import PageIn
 from postrider.web.uploading import READ, received
 
 UPLOAD = "/api/v1/files"
+KEY = "key"
+"""The part of an upload that holds the key of the others."""
 
 
 class StoredOut(BaseModel):
@@ -76,19 +80,32 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.output(UploadedOut, status_code=201)
     @bp.doc(
         summary="Upload files",
-        description="A form with a file in each part, under any names; all of them are kept, or none.",
+        description=(
+            "A form with a file in each part, under any names; all of them are kept, or none. Files encrypted for `/key` have"
+            " their AES key, itself encrypted, in the part `key`; those in a CMS envelope need none."
+        ),
         security=ANY_SCHEME,
         responses=problems(400, 401, 403, 413, 415, 429, 503),
     )
     def upload() -> Response:
         owner = client().id
         most = service.settings.max_file_bytes
-        with received(request, files, most, left=files.left(owner)) as form:
-            for name in form.fields:
+        left = files.left(owner)
+        with (
+            received(request, files, most, left=left, as_fields={KEY}) as form,
+            ExitStack() as stack,
+        ):
+            for name in form.fields.keys() - {KEY}:
                 raise InvalidRequest(name[:100], "is no file: it has no file name")
             if not form.files:
                 raise InvalidRequest("files", "are missing: send one at least")
-            arrived = [(incoming, name) for _, name, incoming in form.files]
+            arrived = []
+            for _, name, incoming in form.files:
+                plain = opened(
+                    incoming, files, service.keys, form.fields.get(KEY), field=name[:100] or "file"
+                )
+                stack.callback(plain.close)
+                arrived.append((plain, name))
             kept = files.keep_all(arrived, owner, service.store.now())
         audited(",".join(stored.file.id for stored in kept))
         answer = jsonify(files=[showing.file(stored) for stored in kept])

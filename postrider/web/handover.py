@@ -17,15 +17,13 @@ from postrider.desk import (
     Desk,
     NotOpened,
 )
-from postrider.errors import InvalidRequest
+from postrider.errors import InvalidRequest, WrongMediaType
 from postrider.web import problems
 from postrider.web.auth import ANY_SCHEME, Gate, audited, client
-from postrider.web.parts import received
 from postrider.web.problems import documented
+from postrider.web.uploading import received
 
 PLAIN = "text/plain; charset=utf-8"
-MAX_FILE_BYTES = 2 * 1024**3
-"""Bytes of one upload."""
 ERROR = "error: "
 """What every answer begins with that is none of those one has asked for."""
 
@@ -33,13 +31,14 @@ ERROR = "error: "
 def blueprint(
     desk: Desk,
     gate: Gate,
-    max_file_bytes: int = MAX_FILE_BYTES,
+    max_file_bytes: int,
 ) -> APIBlueprint:
     """The routes over `desk`."""
     bp = gate.guard(APIBlueprint("handover", __name__, tag="Upload, then send"), "sender")
 
     @bp.errorhandler(InvalidRequest)
-    def refuse(error: InvalidRequest) -> Response:
+    @bp.errorhandler(WrongMediaType)
+    def refuse(error: InvalidRequest | WrongMediaType) -> Response:
         status = problems.STATUS[InvalidRequest] if isinstance(error, NotOpened) else 200
         return _text(f"{ERROR}{error}", status)
 
@@ -71,8 +70,11 @@ def blueprint(
         },
     )
     def data() -> Response:
-        with received(request, desk.engine.files, max_file_bytes, as_fields={KEY}) as form:
-            taken = desk.take(client().id, form.files, form.fields)
+        owner, files = client().id, desk.engine.files
+        with received(
+            request, files, max_file_bytes, left=files.left(owner), as_fields={KEY}
+        ) as form:
+            taken = desk.take(owner, form.files, form.fields)
         audited(taken.id)
         return _text(taken.id)
 
