@@ -69,6 +69,8 @@ def test_a_healthy_set_up_has_no_fault(examine: Examine) -> None:
         "telegram": "ok",
         "viber": "ok",
         "whatsapp": "ok",
+        "mail": "off",
+        "apprise": "off",
         "sandbox": "ok",
     }
     assert of(report, "telegram").detail == "we are @post_bot"
@@ -180,6 +182,8 @@ def test_what_is_not_set_up_names_what_it_lacks(examine: Examine) -> None:
         "at rest": "",
         "telegram": "set TELEGRAM_BOT_TOKEN",
         "viber": "set VIBER_AUTH_TOKEN",
+        "mail": "set SMTP_URL and MAIL_FROM",
+        "apprise": "set APPRISE_TARGETS",
         "sandbox": "set SANDBOX=on",
     }
     half = of(report, "whatsapp")

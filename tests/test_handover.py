@@ -81,7 +81,7 @@ def url(desk: Desk, settings: Settings, client: redis.Redis, clients: Clients) -
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     problems.register(app)
     gate = Gate(Admission(settings, clients, Logins(client)), Audit(client, 100))
-    app.register_blueprint(handover.blueprint(desk, gate))
+    app.register_blueprint(handover.blueprint(desk, gate, 2**30))
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()

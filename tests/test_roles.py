@@ -36,6 +36,8 @@ WHO_MAY = {
     "GET /get_finished": "viewer",
     "POST /send_message": "sender",
     "DELETE /delete_all": "admin",
+    "GET /key": "viewer",
+    "GET /key.crt": "viewer",
     "GET /init": "sender",
     "POST /init": "sender",
     "POST /data": "sender",

@@ -57,7 +57,16 @@ LISTS = {
     "/sandbox.json": "messages",
 }
 """Every list that a sender may read, and where its rows stand."""
-NOT_OF_TENANTS = {"/", "/init", "/api/v1/me", "/api/v1/accounts", "/metrics", "/sandbox"}
+NOT_OF_TENANTS = {
+    "/",
+    "/init",
+    "/key",
+    "/key.crt",
+    "/api/v1/me",
+    "/api/v1/accounts",
+    "/metrics",
+    "/sandbox",
+}
 SECRETS = ("alphas-secret", "alphas-order", "alphas-tag", "555001")
 
 

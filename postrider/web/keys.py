@@ -23,7 +23,7 @@ _JSON = {
 
 def blueprint(keys: Keys, gate: Gate) -> APIBlueprint:
     """The two routes over `keys`."""
-    bp = gate.guard(APIBlueprint("keys", __name__, tag="Files"))
+    bp = gate.guard(APIBlueprint("encryption", __name__, tag="Encryption"))
 
     @bp.get("/key")
     @bp.doc(
