@@ -53,8 +53,8 @@ def listen() -> tuple[int, list[str]]:
             came.append(connection.getsockname()[0])
             connection.settimeout(5)
             head = b""
-            while b"\r\n\r\n" not in head:
-                head += connection.recv(65_536)
+            while b"\r\n\r\n" not in head and (part := connection.recv(65_536)):
+                head += part
             connection.sendall(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
             connection.close()
 

@@ -41,8 +41,8 @@ class Listener:
             self.came.append(connection.getsockname()[0])
             connection.settimeout(5)
             head = b""
-            while b"\r\n\r\n" not in head:
-                head += connection.recv(65_536)
+            while b"\r\n\r\n" not in head and (part := connection.recv(65_536)):
+                head += part
             says = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
             if self.to:
                 says = f"HTTP/1.1 302 Found\r\nLocation: {self.to}\r\nContent-Length: 0\r\n\r\n"

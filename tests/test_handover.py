@@ -1,6 +1,7 @@
 """Upload, then send: the whole conversation as older clients hold it, by curl; whose it is, and when it is forgotten."""
 
 import base64
+import hashlib
 import json
 import os
 import socket
@@ -38,6 +39,8 @@ from postrider.web import handover, problems
 from postrider.web.auth import Gate
 from postrider.web.reading import WholeRequest
 from tests.conftest import PASSWORD, Api
+from tests.fake import FakeMessenger
+from tests.mailserver import MailServer
 from tests.test_files import PNG
 
 SERVICES = {"wpp1": "whatsapp", "mail": "mail", "box": "sandbox"}
@@ -54,6 +57,14 @@ class Clock:
 
     def __call__(self) -> datetime:
         return self.service.store.now() + self.ahead
+
+
+@pytest.fixture
+def mail_server(env: dict[str, str]) -> Iterator[MailServer]:
+    """Where mail goes; to be asked for before what is built upon the environment."""
+    with MailServer() as server:
+        env |= {"SMTP_URL": server.url(query="?starttls=off"), "MAIL_FROM": "shop@example.org"}
+        yield server
 
 
 @pytest.fixture
@@ -174,6 +185,39 @@ def test_whatsapp_gets_a_text(curl: Curl, service: Service, tmp_path: Path) -> N
     (claim,) = service.sender.claim("w", 1).claims
     assert (claim.recipient.service, claim.recipient.uuid) == ("whatsapp", "4915112345678")
     assert (claim.message.body, claim.message.files) == ("Hello", ())
+
+
+def test_whatsapp_gets_a_picture(
+    curl: Curl, service: Service, messenger: FakeMessenger, tmp_path: Path
+) -> None:
+    write(tmp_path, a_png=PNG, words_txt=b"Hello")
+    id_ = curl("/data", "-F", "x=@a.png", "-F", "y=@words.txt")
+    types = json.dumps({"a.png": "image", "words.txt": "text"})
+    sent = curl("/msg", "-F", f"id={id_}", "-F", "serv=wpp1", "-F", "dest=4915112345678", "-F", f"type={types}")  # fmt: skip
+    assert sent == "queued"
+    deliver(service)
+    up, message = messenger.calls
+    assert [u.sha256 for u in up.uploads.values()] == [hashlib.sha256(PNG).hexdigest()]
+    assert message.json["image"]["caption"] == "Hello"
+    assert curl("/cons", "-d", f"id={id_}") == "delivered"
+
+
+def test_a_mail_has_what_info_says(
+    mail_server: MailServer, curl: Curl, service: Service, tmp_path: Path
+) -> None:
+    write(tmp_path, list_pdf=b"%PDF-1.7 x")
+    id_ = curl("/data", "-F", "x=@list.pdf")
+    info = json.dumps({"subject": "Prices", "reply-to": "ben@example.org", "body": "Grüße"})
+    asked = {"id": id_, "serv": "mail", "dest": "ana@example.org", "type": '{"x": "document"}'}
+    fields = (asked | {"info": info}).items()
+    assert curl("/msg", *(a for n, v in fields for a in ("-F", f"{n}={v}"))) == "queued"
+    deliver(service)
+    (taken,) = mail_server.taken
+    mail = taken.mail
+    assert (mail["subject"], mail["reply-to"]) == ("Prices", "ben@example.org")
+    (attached,) = mail.iter_attachments()
+    assert attached.get_filename() == "list.pdf"
+    assert curl("/cons", "-d", f"id={id_}") == "delivered"
 
 
 def test_the_latest_upload_needs_no_id(curl: Curl, service: Service, tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ def serving(
                     connection = stack.enter_context(secure)
                 request = b""
                 while not request.endswith(b"}"):  # a request that is not read to its end is reset
-                    request += connection.recv(65536)
+                    if not (part := connection.recv(65536)):
+                        return  # it hung up, as it did not like our certificate
+                    request += part
                 handle(connection)
 
     class Server(socketserver.ThreadingTCPServer):
