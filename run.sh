@@ -144,7 +144,8 @@ run_tests() {
   if (($#)); then exec python -m pytest "$@"; fi
   browser
   rm -f .coverage .coverage.*
-  coverage run -m pytest -n 4 # mostly they wait: for clocks, processes, browsers
+  # Mostly they wait: for clocks, processes, browsers. Who has no more takes from who has: the slow ones stand together.
+  coverage run -m pytest -n 4 --dist worksteal
   coverage combine --quiet
   coverage report --fail-under=95
 }
