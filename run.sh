@@ -6,7 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 help() {
   cat <<'END'
 ./run.sh             set up what is missing, then run Redis, the API and the workers until Ctrl-C
-./run.sh test        run the whole test suite; with arguments, run pytest with them
+./run.sh test        run the test suite; with arguments, run pytest with them
+./run.sh coverage    the same suite, and which lines it leaves out
 ./run.sh docker      run docker-compose.yml
 ./run.sh setup       set up and run nothing; `setup dev` adds what tests and checks need
 ./run.sh help        print this
@@ -143,8 +144,14 @@ run_tests() {
   setup dev
   if (($#)); then exec python -m pytest "$@"; fi
   browser
-  rm -f .coverage .coverage.*
   # Mostly they wait: for clocks, processes, browsers. Who has no more takes from who has: the slow ones stand together.
+  python -m pytest -n 4 --dist worksteal
+}
+
+run_coverage() {
+  setup dev
+  browser
+  rm -f .coverage .coverage.*
   coverage run -m pytest -n 4 --dist worksteal
   coverage combine --quiet
   coverage report --fail-under=95
@@ -178,6 +185,7 @@ case $command in
   up) up ;;
   setup) setup "$@" ;;
   test) run_tests "$@" ;;
+  coverage) run_coverage ;;
   docker) in_docker "$@" ;;
   help | -h | --help) help ;;
   *) help >&2 && exit 2 ;;

@@ -89,14 +89,14 @@ def test_a_delivery_goes_from_sent_to_read_by_what_the_messenger_posts(
 def test_a_receipt_within_the_grace_settles_a_lost_answer_and_it_is_sent_once(
     api: Api, service: Service, start: Start, client: redis.Redis, messenger: FakeMessenger
 ) -> None:
-    start("postrider", "worker", UNKNOWN_GRACE="2")
+    start("postrider", "worker", UNKNOWN_GRACE="6")
     messenger.script = lambda _: Answer(cut=True)
     (id_,) = send(api, ("whatsapp", ADA))
     wait_until(lambda: states(service).get(id_) == "unknown")
     assert hook(api, status("delivered", "wamid.never-seen", key=id_)) == 200
     assert states(service)[id_] == "delivered"
     (other,) = send(api, ("whatsapp", "4917099"))  # to know that the grace of the first is over
-    wait_until(lambda: sum(call.to == "4917099" for call in messenger.calls) > 1)
+    wait_until(lambda: sum(call.to == "4917099" for call in messenger.calls) > 1, 15)
     assert sum(call.to == ADA for call in messenger.calls) == 1
     assert states(service)[id_] == "delivered"
     assert other in states(service)

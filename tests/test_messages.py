@@ -69,6 +69,8 @@ def test_a_message_is_answered_as_a_resource(api: Api) -> None:
         "expires_at": None,
         "total": 2,
         "counts": {"scheduled": 2},
+        "files": [],
+        "notices": [],
         "deliveries": [
             {"id": f"{mid}-0", "uuid": "1", "service": "whatsapp", "state": "scheduled"},
             {"id": f"{mid}-1", "uuid": "2", "service": "telegram", "state": "scheduled"},
