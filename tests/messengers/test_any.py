@@ -108,7 +108,7 @@ NASTY = {
     "lone surrogates": b'{"ok": false, "description": "\\ud800", "error": {"code": 1, "message": '
     b'"\\udfff"}, "status": 2, "status_message": "\\ud800\\ud800"}',
     "a flat error": b'{"error": "\\ud800", "retry_after": true}',
-    "long words": refusal("x" * 20_000),
+    "long words": refusal("x" * 100_000),
     "long flat words": json.dumps({"ok": False, "error": "x" * 100_000}).encode(),
 }
 """None of these is a messenger's yes, under any status."""
