@@ -137,6 +137,7 @@ class Apprise:
     FILE_LIMIT: ClassVar[int] = 50 * 1024 * 1024
     """Bytes of all files together: Apprise reads them whole."""
     reuses_s: ClassVar[float] = 0
+    takes_links: ClassVar[bool] = False
     takes_markdown: ClassVar[bool] = True
     AT_ONCE: ClassVar[int] = 4
     """Sends to one target that a worker has under way: they take a thread each."""

@@ -420,12 +420,10 @@ class Headed(Protocol):
 
 @runtime_checkable
 class TakesFiles(Protocol):
-    """What an adapter has besides when its messenger takes files.
+    """What an adapter has besides when its messenger takes files."""
 
-    One whose messenger fetches what is only linked to says `takes_links: ClassVar[bool] = True`; it may then be given files
-    with a `link` and no `id`, whose size nobody knows.
-    """
-
+    takes_links: ClassVar[bool]
+    """Whether its messenger fetches by itself: files may then have a `link` and no `id`, and nobody knows their size."""
     reuses_s: ClassVar[float]
     """Seconds for which the messenger's id of an uploaded file can be sent instead of it; 0: it gives none."""
 

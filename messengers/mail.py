@@ -60,6 +60,7 @@ class Mail:
     has_receipts: ClassVar[bool] = False
     slower: ClassVar[Mapping[str, float]] = {}
     reuses_s: ClassVar[float] = 0
+    takes_links: ClassVar[bool] = False
     TEXT_LIMIT: ClassVar[int] = 250_000
     SUBJECT_LIMIT: ClassVar[int] = 500
     COPIES_LIMIT: ClassVar[int] = 50

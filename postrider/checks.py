@@ -123,7 +123,7 @@ class Checks:
             whose = f"(recipients[{index}], {key[0]})"
             if not isinstance(adapter, TakesFiles):
                 raise InvalidRequest("attachments", f"{key[0]} takes no files {whose}")
-            if not getattr(adapter, "takes_links", False):
+            if not adapter.takes_links:
                 for n, file in enumerate(new.files):
                     if not file.id:
                         why = f"{key[0]} fetches no links: leave out `link` {whose}"

@@ -10,12 +10,13 @@ from datetime import datetime
 from email.message import Message
 from urllib.parse import unquote, urljoin, urlsplit
 
-from messengers.base import File, FileKind, NoReply, Reply
+from messengers.base import File, NoReply, Reply
 from postrider.errors import InvalidRequest, NotFound, Unavailable
 from postrider.files import Files, Incoming, Left, Stored, clean_name, over
 from postrider.guard import Guard, Refused
 from postrider.model import Attachment
 from postrider.outward import Outward
+from postrider.sniffing import kind_of
 
 WITHIN_S = 60.0
 """For all attachments of one message: its client waits for the answer."""
@@ -130,7 +131,7 @@ class Fetching:
             name=name,
             media_type=media_type,
             size=0,
-            kind=asked.kind or _kind(media_type),
+            kind=asked.kind or kind_of(media_type),
             inline=asked.inline,
             link=asked.url,
         )
@@ -142,17 +143,6 @@ def _elsewhere(field: str, url: str, to: str) -> str:
     if url.lower().startswith("https:") and not found.lower().startswith("https:"):
         raise InvalidRequest(field, "leads out of https")
     return found
-
-
-def _kind(media_type: str) -> FileKind:
-    match media_type.partition("/")[0]:
-        case "image":
-            return "image"
-        case "video":
-            return "video"
-        case "audio":
-            return "audio"
-    return "document"
 
 
 def _said(reply: Reply) -> str:

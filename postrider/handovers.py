@@ -58,7 +58,12 @@ class Handovers:
         new = Handover(secrets.token_urlsafe(ID_BYTES), owner, tuple(files))
         told = json.dumps([[file.part, file.name, file.file] for file in files])
         kept = self.scripts.run(
-            "handover_put", new.id, owner, _seconds(until), told, *(file.file for file in files)
+            "handover_put",
+            new.id,
+            owner,
+            _seconds(until),
+            told,
+            " ".join(file.file for file in files),
         )
         return new if kept else None
 
@@ -95,7 +100,7 @@ class Handovers:
         """Forgets it; False when it is gone, or, with `due_by`, not to be looked at by then."""
         due = "+inf" if due_by is None else _seconds(due_by)
         files = (file.file for file in handover.files)
-        return bool(self.scripts.run("handover_drop", handover.id, due, *files))
+        return bool(self.scripts.run("handover_drop", handover.id, due, " ".join(files)))
 
     @unavailable_when_redis_is
     def due(self, now: datetime, most: int) -> list[Handover]:

@@ -29,6 +29,7 @@ from messengers.base import (
     Taken,
     TakesFiles,
     Unclear,
+    unanswered,
 )
 from postrider import records, verdicts
 from postrider.accounts import Accounts
@@ -200,8 +201,7 @@ class Sender:
             return self.verdict(claim, Rejected("takes no files"))
         out = _outbound(claim)
         pieces = adapter.pieces(out)
-        parts: list[Part | None]
-        parts = [*claim.parts] if len(claim.parts) == len(pieces) else [None] * len(pieces)
+        parts = _parts_of(claim, len(pieces))
         known: dict[int, str] = {}
         last: Outcome = Unclear("nothing was left to send")
         for n, piece in enumerate(pieces):
@@ -216,7 +216,7 @@ class Sender:
                 taken = Taken(Unclear("internal error"))
             known |= taken.known
             last = taken.outcome
-            parts[n] = Part(type(last).__name__.lower(), _said(last))
+            parts[n] = _part(last)
             if isinstance(last, Retry | Unclear) or (isinstance(last, Rejected) and last.dead):
                 break
             if n + 1 < len(pieces):
@@ -232,8 +232,7 @@ class Sender:
     ) -> Generator[Request | Note | Errand, Reply | NoReply, Verdict]:
         """One try at a message that goes to several places: all those at once that have not had it."""
         count = adapter.several()
-        parts: list[Part | None]
-        parts = [*claim.parts] if len(claim.parts) == count else [None] * count
+        parts = _parts_of(claim, count)
         which = [n for n, part in enumerate(parts) if not part or part.outcome != "sent"]
         left = False
         try:
@@ -246,20 +245,18 @@ class Sender:
             broke = Unclear("internal error") if left else Retry("internal error")
             outcomes = [broke] * len(which)
         for n, outcome in zip(which, outcomes, strict=True):
-            parts[n] = Part(type(outcome).__name__.lower(), _said(outcome))
+            parts[n] = _part(outcome)
         took_s = time.monotonic() - started
         found = self.verdict(claim, verdicts.of_places(parts, outcomes), took_s)
         if any(part and part.outcome == "sent" for part in parts) and count > 1:
             found = replace(found, signal=Signal.ANSWERS)  # one place that is away stops no other
-        if found.attempt and count > 1:
-            found = replace(found, attempt=replace(found.attempt, parts=tuple(parts)))
-        return found
+        return verdicts.in_parts(found, parts)
 
     def _outcomes(
         self, adapter: Messenger, reply: Reply | NoReply, outs: Sequence[Outbound]
     ) -> list[Outcome]:
         if isinstance(reply, NoReply):
-            return [Unclear(reply.reason) if reply.left else Retry(reply.reason)] * len(outs)
+            return [unanswered(reply)] * len(outs)
         several: object = adapter
         if len(outs) == 1 or not isinstance(several, Broadcast):
             return [adapter.read(reply)]
@@ -395,8 +392,14 @@ def _outbound(claim: Claim) -> Outbound:
     )
 
 
-def _said(outcome: Outcome) -> str:
-    return outcome.provider_id if isinstance(outcome, Sent) else outcome.reason
+def _parts_of(claim: Claim, count: int) -> list[Part | None]:
+    """What earlier attempts did with each piece; nothing where it was cut into another number of them then."""
+    return [*claim.parts] if len(claim.parts) == count else [None] * count
+
+
+def _part(outcome: Outcome) -> Part:
+    said = outcome.provider_id if isinstance(outcome, Sent) else outcome.reason
+    return Part(type(outcome).__name__.lower(), said)
 
 
 def _with_known(files: Sequence[File], known: Mapping[int, str]) -> tuple[File, ...]:

@@ -15,6 +15,7 @@ UNKNOWN = "application/octet-stream"
 _OF_TEXT = frozenset(
     {"text/csv", "text/html", "text/markdown", "text/calendar", "text/vcard", "application/json"}
 )
+_PICTURES = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif"})
 _ANIMATED = b"NETSCAPE2.0"
 """Stands in a GIF that moves. https://en.wikipedia.org/wiki/GIF#Animated_GIF"""
 
@@ -62,12 +63,13 @@ def _media_type(head: bytes, name: str) -> str:
 
 
 def _kind(media_type: str, head: bytes) -> FileKind:
-    if media_type == "image/gif":
-        return "animation" if _ANIMATED in head else "image"
-    if media_type == "audio/ogg":
-        return "audio"
+    return "animation" if media_type == "image/gif" and _ANIMATED in head else kind_of(media_type)
+
+
+def kind_of(media_type: str) -> FileKind:
+    """As what a file of this type is shown."""
     match media_type.partition("/")[0]:
-        case "image" if media_type in {"image/jpeg", "image/png", "image/webp"}:
+        case "image" if media_type in _PICTURES:
             return "image"
         case "video":
             return "video"

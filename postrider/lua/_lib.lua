@@ -10,7 +10,7 @@
 --                                      files (JSON), file_ids (those of them that we keep), partial (a delivery has
 --                                      failed of which some files have gone)
 --   pr:file:<file>             hash    see files.py
---   pr:file:<file>:of          set     messages that need it, and schedules
+--   pr:file:<file>:of          set     who needs it, see `hold_files`
 --   pr:files:unused            zset    file that none needs -> when it is deleted (s)
 --   pr:d:<message>:<bucket>    hash    index -> record of that delivery; BUCKET of them, so that it stays a listpack
 --   pr:a:<message>:<bucket>    hash    index -> its attempts and receipts, a line of JSON each
@@ -449,6 +449,29 @@ end
 local function bury(account, uuid, reason)
   local addressed = address(account, uuid)
   if call('HEXISTS', 'pr:suppressed', addressed) == 0 then suppress(addressed, 'd', reason) end
+end
+
+-- Files stay as long as somebody needs them: a message, a schedule, or `handover <id>`. `ids`: with spaces between.
+local function files_are_there(ids)
+  for id in string.gmatch(ids, '%S+') do
+    if call('EXISTS', 'pr:file:' .. id) == 0 then return false end
+  end
+  return true
+end
+
+local function hold_files(ids, by)
+  for id in string.gmatch(ids, '%S+') do
+    call('SADD', 'pr:file:' .. id .. ':of', by)
+    call('ZREM', 'pr:files:unused', id)
+  end
+end
+
+-- What nobody else needs is deleted by the next sweep.
+local function release_files(ids, by)
+  for id in string.gmatch(ids, '%S+') do
+    local users = 'pr:file:' .. id .. ':of'
+    if call('SREM', users, by) == 1 and call('EXISTS', users) == 0 then call('ZADD', 'pr:files:unused', seconds(NOW), id) end
+  end
 end
 
 -- Takes delivery `r` off every list that could send it.

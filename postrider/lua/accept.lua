@@ -68,15 +68,12 @@ end
 if commits then
   local total, expires, zoned, files = unpack(call('HMGET', message, 'total', 'expires', 'zoned', 'file_ids'))
   if not total then return 'late' end
-  for id in string.gmatch(files or '', '%S+') do
-    if call('EXISTS', 'pr:file:' .. id) == 0 then
+  if files then
+    if not files_are_there(files) then
       call('ZADD', 'pr:accepting', 0, mid) -- the sweep removes what was written
       return 'gone'
     end
-  end
-  for id in string.gmatch(files or '', '%S+') do
-    call('SADD', 'pr:file:' .. id .. ':of', mid)
-    call('ZREM', 'pr:files:unused', id)
+    hold_files(files, mid)
   end
   call('HSET', message, 'committed', 1)
   if schedule then

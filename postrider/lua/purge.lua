@@ -29,10 +29,7 @@ for mid, n in pairs(left) do
   if call('HINCRBY', message, 'left', -n) <= 0 then
     for _, list in ipairs(lists_of(message)) do call('ZREM', list, mid) end
     call('ZREM', 'pr:expiring', mid)
-    for id in string.gmatch(call('HGET', message, 'file_ids') or '', '%S+') do
-      local users = 'pr:file:' .. id .. ':of'
-      if call('SREM', users, mid) == 1 and call('EXISTS', users) == 0 then call('ZADD', 'pr:files:unused', seconds(NOW), id) end
-    end
+    release_files(call('HGET', message, 'file_ids') or '', mid)
     call('DEL', message, 'pr:z:' .. mid)
   end
 end

@@ -9,26 +9,11 @@ local before, files = call('HGET', key, 'file_ids') or '', nil
 for at = 5, #ARGV, 2 do
   if ARGV[at] == 'file_ids' then files = ARGV[at + 1] end
 end
-for id in string.gmatch(files or '', '%S+') do
-  if call('EXISTS', 'pr:file:' .. id) == 0 then return 'gone' end
-end
+if not files_are_there(files or '') then return 'gone' end
 call('HSET', key, 'v', ARGV[2] + 1, unpack(ARGV, 5))
 local state = call('HGET', key, 'state')
-local holds = state == 'active' or state == 'paused'
-files = files or before
-if holds then
-  for id in string.gmatch(files, '%S+') do
-    call('SADD', 'pr:file:' .. id .. ':of', ARGV[1])
-    call('ZREM', 'pr:files:unused', id)
-  end
-end
-for id in string.gmatch(before, '%S+') do
-  local users = 'pr:file:' .. id .. ':of'
-  if (not holds or not string.find(' ' .. files .. ' ', ' ' .. id .. ' ', 1, true)) and call('SREM', users, ARGV[1]) == 1
-    and call('EXISTS', users) == 0 then
-    call('ZADD', 'pr:files:unused', seconds(NOW), id)
-  end
-end
+release_files(before, ARGV[1])
+if state == 'active' or state == 'paused' then hold_files(files or before, ARGV[1]) end
 if state == 'gone' or state == 'deleted' then
   call('ZREM', 'pr:schedules', ARGV[1])
   call('ZREM', owned, ARGV[1])
