@@ -18,13 +18,10 @@ from messengers.base import (
     NoReply,
     Outbound,
     Outcome,
-    Piece,
     Rejected,
     Reply,
     Retry,
     Sent,
-    Steps,
-    Taken,
     Unclear,
     by_status,
     entries,
@@ -136,7 +133,6 @@ class Apprise:
     TEXT_LIMIT: ClassVar[int] = 32_768
     FILE_LIMIT: ClassVar[int] = 50 * 1024 * 1024
     """Bytes of all files together: Apprise reads them whole."""
-    reuses_s: ClassVar[float] = 0
     takes_links: ClassVar[bool] = False
     takes_markdown: ClassVar[bool] = True
     AT_ONCE: ClassVar[int] = 4
@@ -181,7 +177,7 @@ class Apprise:
         return None
 
     def check_text(self, text: str) -> str | None:
-        for place in self.places if self.target else ():
+        for place in self.places:
             if place.limit and len(text) > place.limit:
                 return f"has {len(text)} characters; {place.service} takes {place.limit}"
         if len(text) > self.TEXT_LIMIT:
@@ -212,13 +208,6 @@ class Apprise:
         outcomes = self.read_each(reply, range(len(self.places)))
         return next((o for o in outcomes if not isinstance(o, Sent)), outcomes[0])
 
-    def pieces(self, out: Outbound) -> list[Piece]:
-        return [Piece(tuple(range(len(out.files))), text=True)]
-
-    def send_piece(self, out: Outbound, piece: Piece) -> Steps:  # noqa: ARG002
-        reply = yield self.request(out)
-        return Taken(unanswered(reply) if isinstance(reply, NoReply) else self.read(reply))
-
     # -- each place by itself
 
     def several(self) -> int:
@@ -247,7 +236,8 @@ class Apprise:
         if len(found) != len(which) or not isinstance(key, str) or not key or reply.status != 200:
             outcome = by_status(replace(reply, headers={}))
             return [outcome] * len(which)
-        return [self._outcome(place, self._hidden(key)) for place in found]
+        known_by = self._hidden(key)
+        return [self._outcome(place, known_by) for place in found]
 
     def _outcome(self, place: Mapping[str, Any], key: str) -> Outcome:
         if place.get("ok") is True:

@@ -7,7 +7,7 @@ knows no queue, so it can be tested with literals and carried by any HTTP client
 import hmac
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO, ClassVar, Literal, Protocol, Self, runtime_checkable
@@ -25,6 +25,8 @@ class Template:
     components: tuple[Mapping[str, Any], ...] = ()
 
 
+UNSEEN = "application/octet-stream"
+"""The type of what nobody has looked into."""
 FileKind = Literal["image", "video", "audio", "voice", "animation", "document", "sticker"]
 """As what a file is shown, where a messenger tells that apart."""
 
@@ -65,8 +67,8 @@ class Heading:
     subject: str = ""
     sender: str = ""
     reply_to: str = ""
-    cc: tuple[str, ...] = ()
-    bcc: tuple[str, ...] = ()
+    cc: tuple[str, ...] = field(default=(), repr=False)
+    bcc: tuple[str, ...] = field(default=(), repr=False)
     unsubscribe_url: str = field(default="", repr=False)
     bulk: bool = False
 
@@ -218,6 +220,20 @@ Steps = Generator[Request | Note | Errand, Reply | NoReply, Taken]
 def utf16(text: str) -> int:
     """Its length in UTF-16 units: the strictest reading of a limit in «characters»."""
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def with_text(pieces: Sequence[Piece], text: str, *, captioned: bool) -> list[Piece]:
+    """`pieces` of files, the text with the first if that can be `captioned` with it, else ahead of them."""
+    if not text:
+        return [*pieces]
+    if pieces and captioned:
+        return [replace(pieces[0], text=True), *pieces[1:]]
+    return [Piece(text=True), *pieces]
+
+
+def not_sent(outcome: Outcome) -> Retry | Rejected | Unclear:
+    """`outcome` of a call that sends nothing: an answer as to a message is one to something else."""
+    return Unclear("an answer to another question") if isinstance(outcome, Sent) else outcome
 
 
 def unanswered(none: NoReply) -> Retry | Unclear:
@@ -424,14 +440,20 @@ class TakesFiles(Protocol):
 
     takes_links: ClassVar[bool]
     """Whether its messenger fetches by itself: files may then have a `link` and no `id`, and nobody knows their size."""
-    reuses_s: ClassVar[float]
-    """Seconds for which the messenger's id of an uploaded file can be sent instead of it; 0: it gives none."""
 
     def check_files(self, files: Sequence[File], text: str) -> tuple[int, str] | None:
         """The first of `files` that cannot be sent with `text`, and why; or None."""
 
     def notices(self, files: Sequence[File]) -> list[str]:
         """What whoever sends them should know: which goes otherwise than asked for."""
+
+
+@runtime_checkable
+class Pieces(TakesFiles, Protocol):
+    """What an adapter has besides when a message with files leaves by several calls, or needs more than one for a file."""
+
+    reuses_s: ClassVar[float]
+    """Seconds for which the messenger's id of an uploaded file can be sent instead of it; 0: it gives none."""
 
     def pieces(self, out: Outbound) -> list[Piece]:
         """Its files and its text, cut into calls, in order; always the same for the same message."""

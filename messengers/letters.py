@@ -14,7 +14,7 @@ from html import unescape
 from typing import BinaryIO, Literal
 from urllib.parse import quote, unquote, urlsplit
 
-from messengers.base import Errand, File
+from messengers.base import UNSEEN, Errand, File
 
 ADDRESS_LIMIT = 254
 """Octets of an address. https://www.rfc-editor.org/rfc/rfc5321#section-4.5.3.1 (a path, less its brackets)"""
@@ -155,6 +155,14 @@ class Server:
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
 
+    def secrets(self) -> tuple[str, ...]:
+        """The password, also as it goes over the wire, where a server may quote it."""
+        if not self.password:
+            return ()
+        plain = f"\0{self.user}\0{self.password}"
+        wire = (base64.b64encode(said.encode()).decode() for said in (plain, self.password))
+        return (*wire, self.password)
+
 
 @dataclass(frozen=True, slots=True)
 class Login(Errand):
@@ -293,7 +301,7 @@ def _place(file: File, places: dict[bytes, File]) -> tuple[bytes, str, str]:
     token = secrets.token_bytes(24)
     places[base64.b64encode(token)] = file
     known = _MEDIA_TYPE.fullmatch(file.media_type)
-    main, _, sub = (file.media_type if known else "application/octet-stream").partition("/")
+    main, _, sub = (file.media_type if known else UNSEEN).partition("/")
     return token, main, sub
 
 

@@ -14,18 +14,14 @@ from messengers.base import (
     File,
     Heading,
     Identity,
-    NoReply,
     Outbound,
     Outcome,
-    Piece,
     Rejected,
     Reply,
     Retry,
     Sent,
-    Steps,
-    Taken,
     Unclear,
-    unanswered,
+    not_sent,
     words,
 )
 from messengers.letters import (
@@ -44,7 +40,8 @@ from messengers.letters import (
 # 530, 534, 535, 538: log in, differently, or with another password. https://www.rfc-editor.org/rfc/rfc4954#section-6
 _ACCOUNT = frozenset({530, 534, 535, 538})
 # Nobody has this address, or its domain takes no mail. https://www.rfc-editor.org/rfc/rfc3463#section-3.2
-_DEAD = re.compile(r"5\.1\.(?:1|10)\b")
+# Its place is first, or part of an address may look like it. https://www.rfc-editor.org/rfc/rfc2034#section-4
+_DEAD = re.compile(r"\d{3} 5\.1\.(?:1|10)\b")
 _MARKS = re.compile(r"^(?:[#>\s]|[-*+]\s)+|[*_`~]{1,3}(?=\S)|(?<=\S)[*_`~]{1,3}")
 MIB = 1024 * 1024
 
@@ -59,7 +56,6 @@ class Mail:
     """Receivers may drop a second one with the same Message-ID; none has to."""
     has_receipts: ClassVar[bool] = False
     slower: ClassVar[Mapping[str, float]] = {}
-    reuses_s: ClassVar[float] = 0
     takes_links: ClassVar[bool] = False
     TEXT_LIMIT: ClassVar[int] = 250_000
     SUBJECT_LIMIT: ClassVar[int] = 500
@@ -177,14 +173,6 @@ class Mail:
             files=out.files,
         )
 
-    def pieces(self, out: Outbound) -> list[Piece]:
-        """One: all of it goes together or not at all."""
-        return [Piece(tuple(range(len(out.files))), text=True)]
-
-    def send_piece(self, out: Outbound, piece: Piece) -> Steps:  # noqa: ARG002
-        reply = yield self.request(out)
-        return Taken(unanswered(reply) if isinstance(reply, NoReply) else self.read(reply))
-
     def read(self, reply: Reply) -> Outcome:
         """By the code, and by what was said last: `stage` is hello, login, mail, rcpt or data.
 
@@ -202,7 +190,7 @@ class Mail:
         if 500 <= code <= 599:
             if code in _ACCOUNT or stage in {"hello", "login"}:
                 return Retry(why, pauses="account", refused=True)
-            return Rejected(why, dead=stage == "rcpt" and bool(_DEAD.search(why)))
+            return Rejected(why, dead=stage == "rcpt" and bool(_DEAD.match(why)))
         return Unclear(why)
 
     def whoami(self) -> Errand:
@@ -211,8 +199,7 @@ class Mail:
     def read_whoami(self, reply: Reply) -> Identity | Retry | Rejected | Unclear:
         if reply.status == 250 and reply.headers.get("stage") == "login":
             return Identity(words(f"{', '.join(map(str, self.senders))} at {self.server}"))
-        outcome = self.read(reply)
-        return Unclear("an answer to another question") if isinstance(outcome, Sent) else outcome
+        return not_sent(self.read(reply))
 
     def _why(self, reply: Reply) -> str:
         said = self._clean(reply.body.decode(errors="replace"))
@@ -220,7 +207,9 @@ class Mail:
         return f"{code} {said}" if said else f"SMTP {code}"
 
     def _clean(self, said: object) -> str:
-        return words(said, self.server.password)
+        for secret in self.server.secrets():
+            said = said.replace(secret, "***") if isinstance(said, str) else said
+        return words(said)
 
 
 def url_fault(url: str) -> str | None:

@@ -16,17 +16,13 @@ from messengers.base import (
     Note,
     Outbound,
     Outcome,
-    Piece,
     Rejected,
     Reply,
     Request,
     Retry,
     Sent,
-    Steps,
-    Taken,
     Unclear,
     by_status,
-    unanswered,
     words,
 )
 
@@ -112,7 +108,6 @@ class Sandbox:
     slower: ClassVar[Mapping[str, float]] = {}
     TEXT_LIMIT: ClassVar[int] = 10_000
     UUID_LIMIT: ClassVar[int] = 200
-    reuses_s: ClassVar[float] = 0
     takes_links: ClassVar[bool] = True
 
     @classmethod
@@ -137,13 +132,6 @@ class Sandbox:
 
     def notices(self, files: Sequence[File]) -> list[str]:  # noqa: ARG002
         return []
-
-    def pieces(self, out: Outbound) -> list[Piece]:
-        return [Piece(tuple(range(len(out.files))), text=True)]
-
-    def send_piece(self, out: Outbound, piece: Piece) -> Steps:  # noqa: ARG002
-        reply = yield self.request(out)
-        return Taken(unanswered(reply) if isinstance(reply, NoReply) else self.read(reply))
 
     def read(self, reply: Reply) -> Outcome:
         match reply.object():

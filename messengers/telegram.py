@@ -31,6 +31,7 @@ from messengers.base import (
     Unclear,
     by_status,
     moment,
+    not_sent,
     parsed,
     said,
     same,
@@ -225,8 +226,7 @@ class Telegram:
         match reply.object():
             case {"ok": True, "result": {"is_bot": True, **who}} if 200 <= reply.status <= 299:
                 return Identity(self._called(who) or "a bot without a name")
-        outcome = self.read(reply)
-        return Unclear("an answer to another question") if isinstance(outcome, Sent) else outcome
+        return not_sent(self.read(reply))
 
     def people_request(self) -> Request:
         """Asks who has written lately.
@@ -267,8 +267,7 @@ class Telegram:
         answer = reply.object()
         if answer.get("ok") is True and 200 <= reply.status <= 299:
             return Identity(", ".join(self.UPDATES))
-        outcome = self._read_refusal(reply, answer)
-        return Unclear("an answer to another question") if isinstance(outcome, Sent) else outcome
+        return not_sent(self._read_refusal(reply, answer))
 
     def authentic(self, headers: Mapping[str, str], body: bytes, now: datetime) -> bool:  # noqa: ARG002
         """Whether the caller knows our secret. Telegram signs neither body nor time, so neither can help.

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from messengers.base import File, FileKind, Piece, utf16
+from messengers.base import UNSEEN, File, FileKind, Piece, utf16, with_text
 
 CAPTION_LIMIT = 1024
 """In UTF-16 units, the strictest reading. https://core.telegram.org/bots/api#sendphoto"""
@@ -52,7 +52,7 @@ _TYPES: dict[FileKind, tuple[str, ...]] = {
 
 https://core.telegram.org/bots/api#available-methods
 """
-_BY_URL = ("application/pdf", "application/zip", "image/gif", "application/octet-stream")
+_BY_URL = ("application/pdf", "application/zip", "image/gif", UNSEEN)
 """Documents that Telegram fetches itself; and what nobody has looked at. https://core.telegram.org/bots/api#senddocument"""
 _REFUSED_ID = re.compile(
     r"wrong (remote )?file[_ ]?(id|identifier)|FILE_ID_INVALID|FILE_REFERENCE|file is temporarily unavailable"
@@ -115,11 +115,8 @@ def pieces_of(files: Sequence[File], text: str, upload_bytes: int) -> list[Piece
         else:
             groups.append([index])
     found = [Piece(tuple(group)) for group in groups]
-    if not text:
-        return found
-    if found and utf16(text) <= CAPTION_LIMIT and shown_as(files[0])[0] != "sticker":
-        return [Piece(found[0].files, text=True), *found[1:]]
-    return [Piece(text=True), *found]
+    captioned = utf16(text) <= CAPTION_LIMIT and shown_as(files[0])[0] != "sticker"
+    return with_text(found, text, captioned=captioned)
 
 
 def _fits(group: Sequence[int], index: int, files: Sequence[File], upload_bytes: int) -> bool:
@@ -196,4 +193,4 @@ def _there(file: File) -> str:
 
 
 def _unseen(file: File) -> bool:
-    return file.media_type == "application/octet-stream"
+    return file.media_type == UNSEEN

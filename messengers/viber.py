@@ -33,6 +33,7 @@ from messengers.base import (
     Unclear,
     by_status,
     moment,
+    not_sent,
     parsed,
     said,
     same,
@@ -187,8 +188,8 @@ class Viber:
             (index,) = piece.files
             if not (file := out.files[index]).link:  # PUBLIC_URL was taken away since
                 return Taken(Rejected(viber_files.NO_LINK))
-            said = viber_files.said(file, out.text if piece.text else "")
-            reply = yield self._message(out, **said)
+            fields = viber_files.fields_of(file, out.text if piece.text else "")
+            reply = yield self._message(out, **fields)
         else:
             reply = yield self.request(out)
         return Taken(unanswered(reply) if isinstance(reply, NoReply) else self.read(reply))
@@ -255,8 +256,7 @@ class Viber:
         name, uri = self._clean(answer.get("name")), self._clean(answer.get("uri"))
         if name and _accepted(reply, answer):
             return Identity(words(f"{name} ({uri})" if uri else name))
-        outcome = self.read(reply)
-        return Unclear("an answer to another question") if isinstance(outcome, Sent) else outcome
+        return not_sent(self.read(reply))
 
     def webhook_request(self, url: str) -> Request:
         """Sends this bot's receipts and messages to `url`; Viber calls it at once and wants a 200.

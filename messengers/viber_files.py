@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from messengers.base import File, Piece
+from messengers.base import UNSEEN, File, Piece, with_text
 
 Shown = Literal["picture", "video", "file"]
 
@@ -33,7 +33,7 @@ def shown_as(file: File) -> tuple[Shown, str]:
     """As what it goes, and why that is not what was asked for; or ''."""
     if file.kind == "document":
         return "file", ""
-    unseen = not file.id and file.media_type == "application/octet-stream"
+    unseen = not file.id and file.media_type == UNSEEN
     shown: Shown
     if file.kind == "image" and (file.media_type in _PICTURES or unseen):
         shown = "picture"
@@ -89,15 +89,11 @@ def file_name(file: File) -> str:
 
 def pieces_of(files: Sequence[File], text: str) -> list[Piece]:
     """One for each file; the text goes with the first if that is a picture, else ahead."""
-    found = [Piece((index,)) for index in range(len(files))]
-    if not text:
-        return found
-    if found and len(text) <= CAPTION_LIMIT and shown_as(files[0])[0] == "picture":
-        return [Piece((0,), text=True), *found[1:]]
-    return [Piece(text=True), *found]
+    captioned = len(text) <= CAPTION_LIMIT and shown_as(files[0])[0] == "picture"
+    return with_text([Piece((n,)) for n in range(len(files))], text, captioned=captioned)
 
 
-def said(file: File, caption: str) -> dict[str, Any]:
+def fields_of(file: File, caption: str) -> dict[str, Any]:
     """What a message says of it."""
     match shown_as(file)[0]:
         case "picture":

@@ -35,6 +35,7 @@ from messengers.base import (
     by_status,
     entries,
     moment,
+    not_sent,
     parsed,
     said,
     same,
@@ -299,8 +300,7 @@ class WhatsApp:
                 200 <= reply.status <= 299
             ):
                 return Identity(words(f"{name} (+{number.lstrip('+')})", self.token))
-        outcome = self.read(reply)
-        return Unclear("an answer to another question") if isinstance(outcome, Sent) else outcome
+        return not_sent(self.read(reply))
 
     def webhook_lacks(self) -> tuple[str, ...]:
         found = {"WHATSAPP_APP_SECRET": self.app_secret, "WHATSAPP_VERIFY_TOKEN": self.verify_token}
@@ -321,8 +321,7 @@ class WhatsApp:
             return Identity(
                 "the fields that your app subscribes to at developers.facebook.com: it must be `messages`"
             )
-        outcome = self.read(reply)
-        return Unclear("an answer to another question") if isinstance(outcome, Sent) else outcome
+        return not_sent(self.read(reply))
 
     def challenge(self, query: Mapping[str, str]) -> str | None:
         """https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/create-webhook-endpoint"""

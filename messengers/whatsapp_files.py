@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from messengers.base import File, FileKind, Piece, utf16
+from messengers.base import UNSEEN, File, FileKind, Piece, utf16, with_text
 
 Shown = Literal["image", "video", "audio", "sticker", "document"]
 
@@ -44,7 +44,6 @@ _AS: dict[FileKind, Shown] = {
     "document": "document",
 }
 _MEDIA_ID = re.compile(r"[!-~]{1,500}")
-UNSEEN = "application/octet-stream"
 
 
 def shown_as(file: File) -> tuple[Shown, str]:
@@ -85,12 +84,9 @@ def unsendable(file: File) -> str | None:
 
 def pieces_of(files: Sequence[File], text: str) -> list[Piece]:
     """One for each file; the text goes under the first, or ahead where it cannot."""
-    found = [Piece((index,)) for index in range(len(files))]
-    if not text:
-        return found
-    if found and utf16(text) <= CAPTION_LIMIT and shown_as(files[0])[0] not in {"audio", "sticker"}:
-        return [Piece((0,), text=True), *found[1:]]
-    return [Piece(text=True), *found]
+    takes_one = shown_as(files[0])[0] not in {"audio", "sticker"}
+    captioned = takes_one and utf16(text) <= CAPTION_LIMIT
+    return with_text([Piece((n,)) for n in range(len(files))], text, captioned=captioned)
 
 
 def media(file: File, media_id: str, caption: str) -> dict[str, Any]:

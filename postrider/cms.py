@@ -15,7 +15,7 @@ ENVELOPED = bytes.fromhex("06092a864886f70d010703")
 HEAD = 32
 """Bytes that tell."""
 _DATA = bytes.fromhex("06092a864886f70d010701")
-_AES_256_GCM = bytes.fromhex("0609608648016503040" + "12e")
+_AES_256_GCM = bytes.fromhex("060960864801650304012e")
 _SEQUENCE, _SET, _INTEGER, _OCTETS, _ZERO, _ONE = 0x30, 0x31, 0x02, 0x04, 0xA0, 0x80
 _SMALL = 1 << 20
 """Bytes at most of what is not content."""
@@ -174,9 +174,8 @@ def read(file: IO[bytes], size: int) -> Envelope:
         ends = at + length
         file.seek(ends)
     of.leave(content)
-    mac = of.value(
-        _OCTETS
-    )  # attributes, which would stand before or behind it, are none of openssl's
+    # Attributes, which would stand before or behind it, are none of openssl's.
+    mac = of.value(_OCTETS)
     for end in (body, explicit, outer):
         of.leave(end)
     if len(mac) != 16 or file.tell() != size:
@@ -244,9 +243,8 @@ def _nonce(of: _Reader) -> bytes:
     of.expect(_AES_256_GCM)
     parameters = of.enter(_SEQUENCE)
     nonce = of.value(_OCTETS)
-    of.expect(
-        b"\x02\x01\x10"
-    )  # bytes of the tag: 16; RFC 5084's default of 12 is none of openssl's
+    # Bytes of the tag: 16; RFC 5084's default of 12 is none of openssl's.
+    of.expect(b"\x02\x01\x10")
     of.leave(parameters)
     of.leave(algorithm)
     if len(nonce) != 12:

@@ -158,9 +158,9 @@ class Connection:
         try:
             return self._send(letter)
         except Said as no:
-            # Else the next letter would find half of this one there.
-            self._sound = no.reply.status != 421
-            if self._sound and no.reply.headers["stage"] != "data":
+            # Else the next letter would find half of this one there: some servers keep it even after a no to DATA.
+            self._sound = 400 <= no.reply.status <= 599 and no.reply.status != 421
+            if self._sound:
                 try:
                     self._command("rset", "RSET", wants=250)
                 except (Said, Broken):
@@ -178,11 +178,14 @@ class Connection:
                     "mail", 553, b"the server takes no address with letters beyond ASCII (SMTPUTF8)"
                 )
             options.append("SMTPUTF8")
+        # What cannot be made is found out while nothing has left.
+        chunks = letter.chunks(html, datetime.now(UTC))
+        first = self._next(chunks)
         line = f"MAIL FROM:<{letter.sender.wire}>"
         self._command("mail", " ".join((line, *options)), wants=250)
         refused = [*self._refused(letter.recipients)]
         self._command("data", "DATA", wants=354)
-        code, said = self._content(letter.chunks(html, datetime.now(UTC)))
+        code, said = self._content(first, chunks)
         if not 200 <= code <= 299:
             raise Said("data", code, said)
         headers = {"stage": "data", "message-id": letter.id}
@@ -201,9 +204,9 @@ class Connection:
                     raise
                 yield f"{what} {box.address}: {no.reply.status} {no.reply.body.decode(errors='replace')}"
 
-    def _content(self, chunks: Iterator[bytes]) -> tuple[int, bytes]:
+    def _content(self, chunk: bytes, further: Iterator[bytes]) -> tuple[int, bytes]:
         sock = self._sock
-        while chunk := self._next(chunks):
+        while chunk:
             if chunk[:1] == b"." or b"\n." in chunk:  # a lone dot would end it
                 chunk = re.sub(rb"(?m)^\.", b"..", chunk)
             try:
@@ -211,11 +214,11 @@ class Connection:
                 sock.sendall(chunk)
             except OSError:
                 raise Broken(CUT_OFF) from None
+            chunk = self._next(further)
+        # A server may look for viruses now: it gets all the time there is, which is asked for while nothing has left.
+        sock.settimeout(self._patience())
         try:
-            sock.settimeout(self._patience(READ_S))
             sock.sendall(b".\r\n")
-            # A server may look for viruses now: it gets all the time there is.
-            sock.settimeout(self._patience())
             return self._smtp.getreply()
         except TimeoutError:
             raise Broken(NO_ANSWER, left=True) from None
@@ -232,6 +235,9 @@ class Connection:
         except OSError as error:
             log.error("a file cannot be read: %s", error.strerror or error)  # noqa: TRY400 - no trace needed
             raise Broken("a file of it cannot be read") from None
+        except ValueError:
+            log.exception("a mail cannot be made")
+            raise Broken("it cannot be made into a mail") from None
 
     def _command(self, stage: str, line: str, *, wants: int | Sequence[int]) -> bytes:
         code, said = self._do(stage, lambda: self._smtp.docmd(line))

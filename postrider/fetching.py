@@ -10,7 +10,7 @@ from datetime import datetime
 from email.message import Message
 from urllib.parse import unquote, urljoin, urlsplit
 
-from messengers.base import File, NoReply, Reply
+from messengers.base import UNSEEN, File, NoReply, Reply
 from postrider.errors import InvalidRequest, NotFound, Unavailable
 from postrider.files import Files, Incoming, Left, Stored, clean_name, over
 from postrider.guard import Guard, Refused
@@ -126,7 +126,7 @@ class Fetching:
         except Refused as error:
             raise InvalidRequest(field, str(error)) from None
         name = clean_name(asked.name or unquote(urlsplit(asked.url).path.rpartition("/")[2]))
-        media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        media_type = mimetypes.guess_type(name)[0] or UNSEEN
         return File(
             name=name,
             media_type=media_type,

@@ -10,6 +10,7 @@ from urllib.parse import quote, quote_plus, unquote, urlsplit
 from pydantic import SecretStr
 
 from messengers.apprise import secrets_in
+from messengers.letters import Server
 from postrider import accounts
 from postrider.settings import Settings
 
@@ -83,9 +84,8 @@ def _of_smtp(url: str) -> Iterator[str]:
     parts = urlsplit(url)
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     if password:
-        yield from (parts.netloc.rpartition("@")[0], parts.password or "", password)
-        yield base64.b64encode(f"\0{user}\0{password}".encode()).decode()
-        yield base64.b64encode(password.encode()).decode()
+        yield from (parts.netloc.rpartition("@")[0], parts.password or "")
+        yield from Server(parts.hostname or "", 0, "off", user, password).secrets()
 
 
 def _forms(secret: str) -> set[str]:

@@ -65,18 +65,22 @@ class Notifications:
         if not isinstance(errand, Notification):
             raise TypeError(f"this is a {type(errand).__name__}")
         try:
-            folder = _Folder(errand.files) if errand.files else None
+            folder = Folder(errand.files) if errand.files else None
         except OSError as error:
             log.error("a file cannot be read: %s", error.strerror or error)  # noqa: TRY400 - no more is to be told
             return NoReply(left=False, reason="a file of it cannot be read")
         whole_s += sum(file.size for file in errand.files) / BYTES_A_S
         until = time.monotonic() + whole_s
-        calls = [self._start(errand, url, folder) for url in errand.urls]
+        try:
+            calls = [self._start(errand, url, folder) for url in errand.urls]
+        finally:
+            if folder:
+                folder.leave()
         places = [call.told(until) for call in calls]
         told = {"key": errand.key, "places": places}
         return Reply(200, json.dumps(told).encode())
 
-    def _start(self, errand: Notification, url: str, folder: "_Folder | None") -> "_Call":
+    def _start(self, errand: Notification, url: str, folder: "Folder | None") -> "_Call":
         call = _Call(errand, url, folder, tls_verify=self._tls_verify)
         with self._lock:
             if self._under_way[url] >= AT_ONCE:
@@ -104,7 +108,7 @@ class _Call:
     """One URL that is asked to take one notification."""
 
     def __init__(
-        self, errand: Notification, url: str, folder: "_Folder | None", *, tls_verify: bool
+        self, errand: Notification, url: str, folder: "Folder | None", *, tls_verify: bool
     ) -> None:
         self.url = url
         self.folder = folder
@@ -181,13 +185,13 @@ class _Heard(logging.Logger):
         return found | ({"status": int(status[-1])} if status else {})
 
 
-class _Folder:
+class Folder:
     """Files under their own names, for as long as anybody uses them. Apprise names what it sends as its file is named."""
 
     def __init__(self, files: Sequence[File]) -> None:
         self._folder = TemporaryDirectory(prefix="postrider-")
         self._lock = threading.Lock()
-        self._users = 0
+        self._users = 1  # who made it, until all are asked
         self.paths: list[Path] = []
         try:
             for n, file in enumerate(files):

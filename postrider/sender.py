@@ -20,6 +20,7 @@ from messengers.base import (
     Note,
     Outbound,
     Outcome,
+    Pieces,
     Places,
     Rejected,
     Reply,
@@ -173,7 +174,11 @@ class Sender:
         if (to.service, to.account) in self.places:
             return [(yield from self._attempt_places(claims[0], adapter, started))]
         if claims[0].files:
-            return [(yield from self._attempt_files(claims[0], adapter, started))]
+            several: object = adapter
+            if isinstance(several, Pieces):
+                return [(yield from self._attempt_files(claims[0], several, started))]
+            if not isinstance(several, TakesFiles):  # it was another one when this was accepted
+                return [self.verdict(claims[0], Rejected("takes no files"))]
         left = False
         try:
             outs = [_outbound(claim) for claim in claims]
@@ -192,13 +197,11 @@ class Sender:
             return _one_sign([self.verdict(c, o) for c, o in zip(claims, outcomes, strict=True)])
 
     def _attempt_files(
-        self, claim: Claim, adapter: object, started: float
+        self, claim: Claim, adapter: Pieces, started: float
     ) -> Generator[Request | Note | Errand, Reply | NoReply, Verdict]:
         """One try at a message with files: each of its pieces that has not gone, until one cannot go now."""
         if claim.waits:
             return verdicts.waits_for_upload(claim, UPLOADED_S)
-        if not isinstance(adapter, TakesFiles):  # it was another one when this was accepted
-            return self.verdict(claim, Rejected("takes no files"))
         out = _outbound(claim)
         pieces = adapter.pieces(out)
         parts = _parts_of(claim, len(pieces))

@@ -7,11 +7,11 @@ from typing import IO
 import filetype  # type: ignore[import-untyped]
 import imagesize  # type: ignore[import-untyped]
 
-from messengers.base import FileKind
+from messengers.base import UNSEEN, FileKind
 
 HEAD = 8192
 """Bytes that tell."""
-UNKNOWN = "application/octet-stream"
+UNKNOWN = UNSEEN
 _OF_TEXT = frozenset(
     {"text/csv", "text/html", "text/markdown", "text/calendar", "text/vcard", "application/json"}
 )

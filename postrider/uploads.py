@@ -18,7 +18,7 @@ from typing import Any
 
 import redis
 
-from messengers.base import File, Messenger, TakesFiles
+from messengers.base import File, Messenger, Pieces
 from postrider import records
 from postrider.files import Files
 from postrider.model import BUCKET, Claim, Part, Verdict
@@ -161,7 +161,7 @@ class Uploads:
 
     def _reuses_s(self, claim: Claim) -> float:
         adapter: object = self.accounts.get((claim.recipient.service, claim.recipient.account))
-        return adapter.reuses_s if isinstance(adapter, TakesFiles) else 0.0
+        return adapter.reuses_s if isinstance(adapter, Pieces) else 0.0
 
 
 def _known_key(claim: Claim, file: File) -> str:

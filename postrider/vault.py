@@ -113,7 +113,11 @@ class Vault:
         """`open` for what stands within JSON."""
         if not kept.startswith("\0"):
             return kept
-        return self.open(base64.b64decode(kept[1:]), place).decode()
+        try:
+            raw = base64.b64decode(kept[1:], validate=True)
+        except ValueError:
+            raise Unavailable("what is kept encrypted was changed, and does not open") from None
+        return self.open(raw, place).decode()
 
     def seal_json(self, value: Any, place: str) -> bytes:
         """`value` as JSON, kept at `place`."""

@@ -36,9 +36,17 @@ class Taken:
         return found
 
 
+class _Protocol(SMTP):
+    async def smtp_DATA(self, arg: str) -> None:
+        if no := self.event_handler.says.get("354"):
+            await self.push(no)  # and keeps the transaction, as some servers do
+            return
+        await super().smtp_DATA(arg)
+
+
 @dataclass
 class MailServer:
-    """aiosmtpd. `says`: address, or `MAIL` or `DATA` -> what it answers to it; `cut`: it hangs up when it has the data."""
+    """aiosmtpd. `says`: address, or `MAIL`, `DATA` or `354` -> what it answers to it, or instead of that; `cut`: it hangs up when it has the data."""
 
     tls: ssl.SSLContext | None = None
     login: bool = False
@@ -68,7 +76,7 @@ class MailServer:
     def _protocol(self) -> SMTP:
         # It finds a login without STARTTLS worth a warning, also below TLS.
         warnings.simplefilter("ignore", UserWarning)
-        protocol = SMTP(
+        protocol = _Protocol(
             self,
             loop=self.loop,
             hostname="localhost",

@@ -25,7 +25,7 @@ from postrider import notifications
 from postrider.accounts import open_accounts
 from postrider.errors import InvalidRequest, Misconfigured
 from postrider.model import Attachment, Message, NewMessage, Recipient, State
-from postrider.notifications import Notifications, look
+from postrider.notifications import Folder, Notifications, look
 from postrider.records import attempts
 from postrider.sender import DeliveryFailed
 from postrider.service import Service
@@ -339,3 +339,13 @@ def test_apprise_is_loaded_only_where_a_target_is_set_up(targets: str, loaded: b
         "sys.exit('apprise' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == loaded
+
+
+def test_files_stay_until_all_places_have_been_asked_and_have_ended() -> None:
+    folder = Folder([File("a.txt", "text/plain", 2, open=lambda: io.BytesIO(b"Hi"))])
+    (path,) = folder.paths
+    folder.use()
+    folder.leave()
+    assert path.read_bytes() == b"Hi"  # the next place is still to be asked
+    folder.leave()
+    assert not path.exists()

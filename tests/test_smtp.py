@@ -174,6 +174,11 @@ def test_who_we_are_is_asked_by_a_login_that_sends_nothing(trusted: Path) -> Non
         ({"MAIL": "452 Full"}, Retry("452 Full")),
         ({"MAIL": "530 Log in"}, refused("530 Log in")),
         ({"MAIL": "553 Not yours"}, Rejected("553 Not yours")),
+        (
+            {EVA: "550 5.7.1 Client host [185.1.1.20] blocked"},
+            Rejected("550 5.7.1 Client host [185.1.1.20] blocked"),
+        ),
+        ({"354": "450 4.3.2 Not now"}, Retry("450 4.3.2 Not now")),
         ({"DATA": "451 Busy"}, Retry("451 Busy")),
         ({"DATA": "554 5.7.1 Spam"}, Rejected("554 5.7.1 Spam")),
         ({EVA: "421 Too many"}, Retry("421 Too many")),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from messengers.base import Heading, Outbound, Reply, Sent, Unclear
+from messengers.base import Heading, Outbound, Reply, Retry, Sent, Unclear
 from messengers.letters import Mailbox, Server, address_fault, mailboxes
 from messengers.mail import Mail
 
@@ -91,3 +91,14 @@ def test_only_an_answer_to_the_data_with_our_id_is_a_yes():
     assert MAIL.read(Reply(250, b"OK", headers)) == Sent("K-0@example.org")
     for stage in ("rcpt", "mail", "login", ""):
         assert isinstance(MAIL.read(Reply(250, b"OK", headers | {"stage": stage})), Unclear)
+
+
+@pytest.mark.parametrize("quoted", ["p@ss word", "cEBzcyB3b3Jk", "AHNob3AAcEBzcyB3b3Jk"])
+def test_a_server_that_quotes_the_login_does_not_have_it_kept(quoted: str) -> None:
+    mail = Mail.from_env(
+        {"SMTP_URL": "smtp://shop:p%40ss%20word@localhost", "MAIL_FROM": "shop@example.org"}
+    )
+    assert mail
+    outcome = mail.read(Reply(535, f"bad login {quoted}".encode(), {"stage": "login"}))
+    assert isinstance(outcome, Retry)
+    assert outcome.reason == "535 bad login ***"
