@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import functools
 import hashlib
 import json
 import math
@@ -269,9 +270,7 @@ def attempt_line(v: Verdict) -> str:
     if a is None:
         return ""
     line = (a.started_at.timestamp(), a.ended_at.timestamp(), a.outcome, a.reason, a.provider_id)
-    if not a.parts:
-        return _as_json(line)
-    return _as_json((*line, [part and (part.outcome, part.said) for part in a.parts]))
+    return _as_json((*line, _told(a.parts)) if a.parts else line)
 
 
 def receipt_line(receipt: Receipt, now: datetime) -> str:
@@ -301,25 +300,44 @@ def attempts(raw: bytes | None) -> list[Attempt]:
     """The attempts that these lines tell of, in the order in which they were recorded."""
     lines = [json.loads(line) for line in (raw or b"").splitlines()]
     return [
-        Attempt(moment(started), moment(ended), outcome, reason, provider_id, _parts(more))
+        Attempt(moment(started), moment(ended), outcome, reason, provider_id, _parts(*more))
         for started, ended, outcome, reason, provider_id, *more in _of_length((5, 6), lines)
     ]
 
 
-def _parts(told: list[Any]) -> tuple[Part | None, ...]:
-    return tuple(part and Part(*part) for part in told[0]) if told else ()
+def _told(parts: Sequence[Part | None]) -> list[tuple[str, str] | None]:
+    return [part and (part.outcome, part.said) for part in parts]
+
+
+def _parts(told: Sequence[Any] = ()) -> tuple[Part | None, ...]:
+    return tuple(part and Part(*part) for part in told)
+
+
+def parts_line(parts: Sequence[Part | None]) -> str:
+    """What has become of each piece, as it is noted while the rest is being sent."""
+    return _as_json(_told(parts))
+
+
+def read_parts(line: bytes | None) -> tuple[Part | None, ...]:
+    """What such a note tells."""
+    return _parts(json.loads(line)) if line else ()
 
 
 def parts(raw: bytes | None) -> tuple[Part | None, ...]:
-    """What the attempts that these lines tell of have done with each piece: what has gone has gone."""
-    found: tuple[Part | None, ...] = ()
-    for attempt in attempts(raw):
-        if not found:
-            found = attempt.parts
-        elif attempt.parts:
-            both = zip(found, attempt.parts, strict=True)
-            found = tuple(old if old and old.outcome == "sent" else new for old, new in both)
-    return found
+    """What the attempts that these lines tell of have done with each piece."""
+    return functools.reduce(merged, (attempt.parts for attempt in attempts(raw)), ())
+
+
+def merged(
+    old: tuple[Part | None, ...], new: tuple[Part | None, ...]
+) -> tuple[Part | None, ...]:
+    """What has become of each piece by both: what has gone has gone.
+
+    Where they were not cut alike (the text was changed, a target has got another place) the later ones count.
+    """
+    if len(old) != len(new):
+        return new or old
+    return tuple(a if a and a.outcome == "sent" else b or a for a, b in zip(old, new, strict=True))
 
 
 def event_line(

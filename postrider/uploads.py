@@ -9,7 +9,6 @@ Redis
   pr:parts:<delivery>                   string   JSON, what became of each piece, until the attempt is recorded
 """
 
-import json
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -74,7 +73,8 @@ class Uploads:
                 replace(self.files.opened(file), known=(id_ or b"").decode())
                 for file, id_ in zip(claim.message.files, known, strict=True)
             )
-            found[n] = replace(claim, files=files, parts=_both(records.parts(tried), _parts(went)))
+            parts = records.merged(records.parts(tried), records.read_parts(went))
+            found[n] = replace(claim, files=files, parts=parts)
         return [self._with_uploads(claim) if claim.files else claim for claim in found]
 
     def _has_parts(self, claim: Claim) -> bool:
@@ -130,8 +130,8 @@ class Uploads:
 
         Soon, and not at once: who sends does not wait for Redis.
         """
-        told = json.dumps([part and (part.outcome, part.said) for part in parts])
-        self._threads.submit(self._note, f"pr:parts:{claim.delivery_id}", told)
+        key = f"pr:parts:{claim.delivery_id}"
+        self._threads.submit(self._note, key, records.parts_line(parts))
 
     def _note(self, key: str, told: str) -> None:
         try:
@@ -142,7 +142,7 @@ class Uploads:
     def parts(self, claim: Claim) -> tuple[Part | None, ...]:
         """What has gone of a delivery whose worker died."""
         client: Any = self.redis
-        return _parts(client.get(f"pr:parts:{claim.delivery_id}"))
+        return records.read_parts(client.get(f"pr:parts:{claim.delivery_id}"))
 
     def _release(self, claims: Sequence[Claim]) -> None:
         """Ends their uploads; another's lock it leaves alone."""
@@ -167,14 +167,3 @@ class Uploads:
 def _known_key(claim: Claim, file: File) -> str:
     to = claim.recipient
     return f"pr:known:{account_key(to.service, to.account)} {file.id} {file.kind}"
-
-
-def _parts(told: bytes | None) -> tuple[Part | None, ...]:
-    return tuple(part and Part(*part) for part in json.loads(told)) if told else ()
-
-
-def _both(old: tuple[Part | None, ...], new: tuple[Part | None, ...]) -> tuple[Part | None, ...]:
-    """What has gone by either."""
-    if len(old) != len(new):
-        return new or old
-    return tuple(a if a and a.outcome == "sent" else b or a for a, b in zip(old, new, strict=True))

@@ -13,7 +13,8 @@ import pytest
 import redis
 
 from messengers.base import File, FileKind, NoReply, Request
-from postrider.model import Attachment, NewMessage, Recipient
+from postrider import records
+from postrider.model import Attachment, NewMessage, Part, Recipient
 from postrider.sender import LEASE_S
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
@@ -148,6 +149,27 @@ def test_a_retry_goes_on_where_it_stopped(service: Service, messenger: FakeMesse
     message = post(service, "telegram", "image", "audio", "document")
     work(service, message, "sent")
     assert called(messenger) == ["sendPhoto", "sendAudio", "sendAudio", "sendDocument"]
+
+
+def test_a_text_that_was_changed_between_tries_is_cut_anew(
+    service: Service, messenger: FakeMessenger
+) -> None:
+    messenger.script = refusing("sendAudio", "sendAudio", once=True, status=503)
+    message = post(service, "telegram", "image", "audio", body="short")
+    work(service, message, "retrying")
+    service.change(message, None, body="x" * 2000)  # which no caption holds
+    work(service, message, "sent")
+    first, again = ["sendPhoto", "sendAudio"], ["sendMessage", "sendPhoto", "sendAudio"]
+    assert called(messenger) == [*first, *again, "sendAudio"]
+
+
+def test_what_has_gone_is_known_of_each_piece_as_the_last_try_cut_it() -> None:
+    gone, failed = Part("sent", "1"), Part("retry", "no")
+    assert records.merged((), (gone, None)) == (gone, None)
+    assert records.merged((gone, None), ()) == (gone, None)
+    assert records.merged((gone, failed), (failed, gone)) == (gone, gone)
+    assert records.merged((gone, failed), (None, None)) == (gone, failed)
+    assert records.merged((gone, gone), (None, failed, None)) == (None, failed, None)
 
 
 def test_tries_that_are_used_up_leave_it_partial(
