@@ -8,6 +8,7 @@ PostriderError
   IdempotencyConflict  the key is taken: by another body, or by a call that still runs
   TooManyRequests      over a limit of the caller's own; try again later
   Unavailable          Redis is away, full or slow; try again later
+    Unreadable         what is kept encrypted does not decrypt: its key is not here, or it was changed
   BadSignature         an incoming call that its messenger did not sign
   WrongMediaType       a body that is not JSON
   TooLarge             a body over the limit
@@ -77,6 +78,13 @@ class Unavailable(PostriderError):
         self.retry_after_s = retry_after_s
         self.accepted_unknown = accepted_unknown
         super().__init__(reason)
+
+
+class Unreadable(Unavailable):
+    """What is kept encrypted cannot be read now, and nobody knows when: its key is missing, or somebody changed it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, retry_after_s=60)
 
 
 class Misconfigured(PostriderError):

@@ -22,6 +22,7 @@ from postrider.errors import (
     NotFound,
     PostriderError,
     Unavailable,
+    Unreadable,
 )
 from postrider.fetching import Fetching
 from postrider.files import Files, Stored
@@ -308,7 +309,7 @@ class Planner:
             )
         except IllegalTransition:
             return True  # somebody else accepted it, or the plan has changed
-        except InvalidRequest as error:
+        except (InvalidRequest, Unreadable) as error:
             log.warning("schedule %s: its message is refused: %s", s.id, error)
             self.schedules.put(replace(s, trouble=str(error)[:500]), now + TROUBLE)
             return False

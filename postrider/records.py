@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from messengers.base import File, Heading, Receipt, Template
-from postrider.errors import InvalidRequest
+from postrider.errors import InvalidRequest, Unreadable
 from postrider.model import (
     LETTERS,
     QUEUES,
@@ -111,27 +111,41 @@ def template_of(mid: str) -> str:
 
 
 def messages(flat: Sequence[Any], vault: Vault = KEYLESS) -> dict[str, Message]:
-    """What a script gives of messages (id, fields, id, fields ...), by id."""
+    """What a script gives of messages (id, fields, id, fields ...), by id. Raises Unreadable."""
+    return {mid: _readable(found) for mid, found in _messages(flat, vault).items()}
+
+
+def message(mid: str, flat: Sequence[bytes], vault: Vault = KEYLESS) -> Message:
+    """A message out of all its fields: name, value, name, value ... Raises Unreadable."""
+    return _readable(_message(mid, dict(zip(flat[::2], flat[1::2], strict=True)), vault))
+
+
+def _readable(found: Message) -> Message:
+    if found.unreadable:
+        raise Unreadable(found.unreadable)
+    return found
+
+
+def _messages(flat: Sequence[Any], vault: Vault) -> dict[str, Message]:
     return {
         mid.decode(): _message(mid.decode(), dict(zip(SENT_WITH, values, strict=True)), vault)
         for mid, values in zip(flat[::2], flat[1::2], strict=True)
     }
 
 
-def message(mid: str, flat: Sequence[bytes], vault: Vault = KEYLESS) -> Message:
-    """A message out of all its fields: name, value, name, value ..."""
-    return _message(mid, dict(zip(flat[::2], flat[1::2], strict=True)), vault)
-
-
 def _message(mid: str, fields: Mapping[bytes, Any], vault: Vault) -> Message:
-    template, more, tags, files = (
-        fields.get(name) for name in (b"template", b"more", b"tags", b"files")
+    """A message; without its text, where that cannot be read."""
+    body, template, more, tags, files = (
+        fields.get(name) for name in (b"body", b"template", b"more", b"tags", b"files")
     )
-    body = fields[b"body"]
-    if body[:1] == b"\0":  # asked here, so that nothing is called for what is not encrypted
-        body = vault.open(body, body_of(mid))
-    if template and template[:1] == b"\0":
-        template = vault.open(template, template_of(mid))
+    unreadable = ""
+    try:
+        if body[:1] == b"\0":  # asked here, so that nothing is called for what is not encrypted
+            body = vault.open(body, body_of(mid))
+        if template and template[:1] == b"\0":
+            template = vault.open(template, template_of(mid))
+    except Unreadable as error:
+        unreadable, body, template = str(error), b"", None
     told = json.loads(more) if more else {}
     name, language, components = json.loads(template) if template else ("", "", [])
     return Message(
@@ -151,6 +165,7 @@ def _message(mid: str, fields: Mapping[bytes, Any], vault: Vault) -> Message:
         format=told.get("format", "plain"),
         heading=heading(told["mail"]) if "mail" in told else None,
         partial=bool(fields.get(b"partial")),
+        unreadable=unreadable,
     )
 
 
@@ -247,9 +262,9 @@ def delivery(id_: str, raw: bytes) -> Delivery:
 def claims(
     now: bytes, rows: Sequence[Any], messages_: Sequence[Any], vault: Vault = KEYLESS
 ) -> Iterator[Claim]:
-    """What a script gives of claims."""
+    """What a script gives of claims; one of a message that cannot be read, too: all of them are ours by now."""
     at = moment(now)
-    known = messages(messages_, vault)
+    known = _messages(messages_, vault)
     for job_id, attempts, account, uuid, to, how, deaths, held in rows:
         yield Claim(
             job_id=job_id.decode(),

@@ -1,6 +1,7 @@
 """Sending: claims what is due, makes each attempt, records how it ended. Carries nothing itself: workers do."""
 
 import logging
+import math
 import secrets
 import threading
 import time
@@ -37,7 +38,7 @@ from postrider.counts import Counts
 from postrider.errors import Unavailable
 from postrider.files import Files
 from postrider.limits import Limits, limits_of
-from postrider.model import Claim, NewMessage, Part, Signal, State, Verdict
+from postrider.model import Claim, Message, NewMessage, Part, Signal, State, Verdict
 from postrider.records import account_key
 from postrider.settings import Settings
 from postrider.store import Claimed, Store
@@ -53,6 +54,10 @@ STOCK_LEASE_S = 55.0
 AWAY_S = 0.5
 """Seconds between tries while Redis is away."""
 RENEW_S = 15.0
+UNREADABLE_S = 60.0
+"""Seconds after which a message that cannot be read is looked at again: its key may be back."""
+TOLD = 1_000
+"""Messages of which it is remembered that the log has them."""
 UPLOADED_S = 1.0
 """Seconds after which is looked again whether somebody else's upload of a file has ended."""
 RECORD_WITHIN_S = 20.0
@@ -92,6 +97,7 @@ class Sender:
         self.limits = {
             key: limits_of(adapter, settings, paces.get(key)) for key, adapter in accounts.items()
         }
+        self._told: dict[str, float] = {}
 
     def receivers(self, new: NewMessage) -> int | None:
         """How many recipients of `new` one call reaches, where calls reach several."""
@@ -168,6 +174,9 @@ class Sender:
         if forbidden := [v for v in map(verdicts.not_allowed, claims) if v is not None]:
             allowed = {v.claim.job_id for v in forbidden}
             return forbidden + [verdicts.handed_back(c) for c in claims if c.job_id not in allowed]
+        if claims[0].message.unreadable:
+            self._tell_unreadable(claims[0].message)
+            return [verdicts.waits(claim, UNREADABLE_S) for claim in claims]
         to = claims[0].recipient
         adapter = self.accounts[to.service, to.account]
         if (to.service, to.account) in self.places:
@@ -191,12 +200,24 @@ class Sender:
             outcomes = self._outcomes(adapter, broke, [_outbound(claim) for claim in claims])
             return _one_sign([self.verdict(c, o) for c, o in zip(claims, outcomes, strict=True)])
 
+    def _tell_unreadable(self, message: Message) -> None:
+        """Says so in the log, of each message once a minute at most, however many deliveries it has."""
+        now = time.monotonic()
+        if now < self._told.get(message.id, -math.inf) + UNREADABLE_S:
+            return
+        log.warning("message %s waits, as it cannot be read: %s", message.id, message.unreadable)
+        self._told.pop(message.id, None)
+        self._told[message.id] = now
+        if len(self._told) > TOLD:
+            del self._told[next(iter(self._told))]
+
     def _attempt_files(
         self, claim: Claim, adapter: object, started: float
     ) -> Generator[Request | Note | Errand, Reply | NoReply, Verdict]:
         """One try at a message with files: each of its pieces that has not gone, until one cannot go now."""
         if claim.waits:
-            return verdicts.waits_for_upload(claim, UPLOADED_S)
+            # Sent by somebody else's upload then, by the id that this gives.
+            return verdicts.waits(claim, UPLOADED_S)
         if not isinstance(adapter, TakesFiles):  # it was another one when this was accepted
             return self.verdict(claim, Rejected("takes no files"))
         out = _outbound(claim)

@@ -52,20 +52,23 @@ class Uploads:
     def ready(self, claims: Sequence[Claim]) -> list[Claim]:
         """`claims`, those of messages with files made ready to be sent."""
         found = list(claims)
-        with_files = [n for n, claim in enumerate(found) if claim.message.files]
-        if self.places:
-            with_files = [n for n, claim in enumerate(found) if self._has_parts(claim)]
-        if not with_files:
+        in_parts = [
+            n
+            for n, claim in enumerate(found)
+            if (claim.message.files or (self.places and self._goes_to_several(claim)))
+            and not claim.message.unreadable
+        ]
+        if not in_parts:
             return found
         pipe: Any = self.redis.pipeline(transaction=False)
-        for n in with_files:
+        for n in in_parts:
             mid, _, index = found[n].delivery_id.partition("-")
             pipe.hget(f"pr:a:{mid}:{int(index) // BUCKET}", index)
             pipe.get(f"pr:parts:{found[n].delivery_id}")
             if found[n].message.files:
                 pipe.mget([_known_key(found[n], file) for file in found[n].message.files])
         told = iter(pipe.execute())
-        for n in with_files:
+        for n in in_parts:
             claim = found[n]
             tried, went = next(told), next(told)
             known = next(told) if claim.message.files else ()
@@ -77,9 +80,8 @@ class Uploads:
             found[n] = replace(claim, files=files, parts=parts)
         return [self._with_uploads(claim) if claim.files else claim for claim in found]
 
-    def _has_parts(self, claim: Claim) -> bool:
-        to = claim.recipient
-        return bool(claim.message.files) or (to.service, to.account) in self.places
+    def _goes_to_several(self, claim: Claim) -> bool:
+        return (claim.recipient.service, claim.recipient.account) in self.places
 
     def _with_uploads(self, claim: Claim) -> Claim:
         """`claim`, which uploads what of its files its messenger does not know yet, or waits for who does."""

@@ -119,8 +119,8 @@ def died(claim: Claim, settings: Settings, *, grace_s: float = 0.0) -> Verdict:
     return replace(again, signal=Signal.NOTHING, deaths=deaths, kind=CRASHED)
 
 
-def waits_for_upload(claim: Claim, after_s: float) -> Verdict:
-    """Hands back a claim whose file somebody else uploads now: then it can be sent by the id that this gives."""
+def waits(claim: Claim, after_s: float) -> Verdict:
+    """Gives back a claim that cannot go now, whatever its account could do: no attempt, due then."""
     return replace(handed_back(claim), due_in_s=after_s)
 
 
@@ -160,7 +160,7 @@ def not_allowed(claim: Claim) -> Verdict | None:
         return Verdict(claim, State.EXPIRED, signal=Signal.HANDED_BACK)
     opens_at = message.terms.opens_at(claim.at, claim.zone)
     if opens_at > claim.at:
-        return replace(handed_back(claim), due_in_s=(opens_at - claim.at).total_seconds())
+        return waits(claim, (opens_at - claim.at).total_seconds())
     return None
 
 

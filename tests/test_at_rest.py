@@ -15,11 +15,12 @@ import redis
 from messengers.base import Incoming as Said
 from messengers.base import Note
 from postrider import records
-from postrider.errors import Unavailable
+from postrider.errors import Unavailable, Unreadable
 from postrider.files import Files
-from postrider.model import Attachment, NewMessage, Recipient
+from postrider.model import Attachment, NewMessage, Recipient, Terms
 from postrider.resealing import Resealing
 from postrider.sealed import CHUNK, Damaged, Reader
+from postrider.sender import UNREADABLE_S
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import Store
@@ -167,6 +168,105 @@ def test_a_missing_key_is_named(make: Make, vault: Vault) -> None:
         path.unlink()
     with pytest.raises(Unavailable, match=kid):
         make(on=True).finder.message(message, None)
+
+
+def work(service: Service) -> None:
+    """Does what a worker does with all that may go now."""
+    transport = Blocking(service.keep_note)
+    for claims in service.sender.calls(service.sender.claim("test", 10).claims):
+        exchange, reply = service.sender.attempt(claims), None
+        try:
+            while True:
+                reply = transport.send(exchange.send(reply))  # type: ignore[arg-type]
+        except StopIteration as stop:
+            service.sender.record("test", stop.value)
+
+
+def stands(service: Service, *mids: str) -> list[tuple[str, int]]:
+    """State and tries of the first delivery of each."""
+    found = []
+    for mid in mids:
+        raw = service.store.redis.hget(f"pr:d:{mid}:0", "0")
+        assert isinstance(raw, bytes)
+        delivery = records.delivery(f"{mid}-0", raw)
+        found.append((delivery.state.value, delivery.attempts))
+    return found
+
+
+def test_what_cannot_be_read_waits_while_all_others_go_and_goes_when_its_key_is_back(
+    make: Make, client: redis.Redis, vault: Vault, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = make(on=True)
+    lost = send(service, SECRET)
+    (path,), kid = vault.ring.paths(), vault.newest_id().hex()
+    vault.rotate()
+    others = [send(service, f"another {n}") for n in range(3)]
+    path.rename(tmp_path / "away")
+    for _ in range(2):
+        work(service)
+    assert stands(service, lost, *others) == [("scheduled", 0), *[("sent", 0)] * 3]
+    ((job, due),) = client.zrange("rq:scheduler:scheduled_jobs", 0, -1, withscores=True)
+    assert 0 < due - service.store.now().timestamp() <= UNREADABLE_S
+    (told,) = [r.getMessage() for r in caplog.records if lost in r.getMessage()]
+    assert kid in told
+    with pytest.raises(Unavailable, match="which is not in"):
+        service.message(lost, None)
+    (tmp_path / "away").rename(path)
+    service.sender.deliver(job.decode(), Blocking(service.keep_note))
+    assert stands(service, lost) == [("sent", 0)]
+    assert {note["text"] for _, note in service.notes(10)} == {SECRET, *(f"another {n}" for n in range(3))}
+
+
+def test_the_sweep_goes_on_over_what_cannot_be_read(
+    make: Make, client: redis.Redis, vault: Vault
+) -> None:
+    service = make(on=True)
+    first, second = send(service), send(service)
+    client.hset(f"pr:m:{first}", "body", (client.hget(f"pr:m:{first}", "body") or b"")[:-1])
+    assert len(service.sender.claim("dead", 10).claims) == 2
+    now = service.store.now().timestamp()
+    for job in client.zrange("pr:leases", 0, -1):
+        client.zadd("pr:leases", {job: now - 1})
+    client.set("pr:swept", now)
+    client.delete("pr:patience")
+    service.sweep()
+    assert stands(service, first, second) == [("unknown", 1)] * 2
+    assert not client.exists("pr:leases")
+
+
+def test_what_has_expired_ends_though_nobody_can_read_it(make: Make, client: redis.Redis) -> None:
+    service = make(on=True)
+    message = send(service, terms=Terms(late_s=0))
+    client.hset(f"pr:m:{message}", mapping={"body": MARK + bytes(60), "due": "1"})
+    work(service)
+    assert stands(service, message) == [("expired", 0)]
+
+
+def test_keys_that_cannot_be_read_are_said_to_be(vault: Vault) -> None:
+    kept = vault.seal("x", "x")
+    (path,) = vault.ring.paths()
+    path.write_bytes(b"too short")
+    with pytest.raises(Unreadable, match="cannot be read: a key has 32 bytes"):
+        Vault(vault.ring.folder).open(kept, "x")
+
+
+def test_a_schedule_whose_message_cannot_be_read_keeps_the_sweep_from_nothing(
+    env: dict[str, str], make: Make, request: pytest.FixtureRequest, client: redis.Redis
+) -> None:
+    env["ENCRYPT_AT_REST"] = "on"
+    api: Api = request.getfixturevalue("api")
+    asked = {
+        "body": SECRET, "recipients": [{"uuid": "ana", "service": "sandbox"}],
+        "repeat": {"cron": "0 9 * * *"}, "timezone": "UTC",
+    }  # fmt: skip
+    id_ = api.post("/api/v1/messages", json=asked).json()["id"]
+    client.hset(f"pr:s:{id_}", mapping={"body": MARK + bytes(60), "ready": "0"})
+    client.zadd("pr:schedules:due", {id_: 0})
+    service = make(on=True)
+    service.sweep()
+    found = service.schedules.schedules.get(id_)
+    assert found is not None
+    assert "which is not in" in found.trouble
 
 
 def test_who_has_no_key_reads_what_is_not_encrypted_only(vault: Vault) -> None:
