@@ -34,6 +34,7 @@ from postrider.errors import (
     NotFound,
     TooManyRequests,
     Unavailable,
+    Unreadable,
 )
 from postrider.model import Attachment
 from postrider.scripts import Scripts, unavailable_when_redis_is
@@ -228,10 +229,17 @@ class Files:
         if self.links:
             with suppress(OSError):  # no key can be made: who needs a link says that there is none
                 link = self.links.url(file.id, file.name)
-        return replace(file, open=partial(self.open, file.id), link=link)
+        return replace(file, open=partial(self._open_to_send, file.id), link=link)
+
+    def _open_to_send(self, id_: str) -> BinaryIO:
+        """The same as `open`, for who knows no keys. Raises OSError alone."""
+        try:
+            return self.open(id_)
+        except (Unreadable, ValueError) as error:
+            raise OSError(str(error)) from error
 
     def open(self, id_: str) -> BinaryIO:
-        """What a file holds, from its beginning. Raises OSError."""
+        """What a file holds, from its beginning. Raises OSError, and Unreadable when its key is not here."""
         try:
             return self.path(id_).open("rb")
         except FileNotFoundError:

@@ -12,21 +12,23 @@ from pathlib import Path
 import pytest
 import redis
 
+from messengers.base import File, Note
 from messengers.base import Incoming as Said
-from messengers.base import Note
 from postrider import records
 from postrider.errors import Unavailable, Unreadable
 from postrider.files import Files
 from postrider.model import Attachment, NewMessage, Recipient, Terms
 from postrider.resealing import Resealing
-from postrider.sealed import CHUNK, Damaged, Reader
+from postrider.sealed import CHUNK, Damaged, Reader, reading
 from postrider.sender import UNREADABLE_S
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import Store
 from postrider.transport import Blocking
 from postrider.vault import KEYLESS, MARK, Vault
-from tests.conftest import Api, Postrider
+from tests.conftest import Api, Postrider, wait_until
+from tests.fake import FakeMessenger
+from tests.test_files import PNG
 
 SECRET = "planted body, not to be read"
 Make = Callable[..., Service]
@@ -361,6 +363,38 @@ def test_a_file_that_was_changed_on_the_disk_does_not_read(service: Service) -> 
     for content in spoilt:
         with pytest.raises((Damaged, Unavailable)):
             io.BufferedReader(Reader(io.BytesIO(content), service.vault)).read()
+
+
+def test_a_file_whose_key_is_lost_is_tried_again_and_goes_when_it_is_back(
+    env: dict[str, str], make: Make, vault: Vault, tmp_path: Path, messenger: FakeMessenger
+) -> None:
+    service = make(on=True)
+    attached = (Attachment(keep(service.files, PNG, service)),)
+    new = NewMessage("", (Recipient("42", "telegram"),), attachments=attached)
+    message = service.accept(new)[0].id
+    (path,) = vault.ring.paths()
+    path.rename(tmp_path / "away")
+    vault.rotate()
+    service.store.redis.hset(f"pr:m:{message}", "body", "")  # its text alone could be read
+    work(service)
+    (attempt,) = service.store.attempts([f"{message}-0"])[f"{message}-0"]
+    assert (attempt.outcome, attempt.reason) == ("retry", "a file of it cannot be read")
+    (tmp_path / "away").rename(path)
+    wait_until(lambda: work(service) or messenger.calls)
+    assert stands(service, message) == [("sent", 1)]
+
+
+def test_what_is_opened_in_vain_is_closed(service: Service, vault: Vault) -> None:
+    path = service.files.path(keep(service.files, b"x", service), sealed=True)
+    for key in vault.ring.paths():
+        key.unlink()
+    vault.rotate()
+    raw = path.open("rb")
+    with pytest.raises(Unreadable):
+        reading(raw, service.vault)
+    assert raw.closed
+    with pytest.raises(OSError, match="which is not in"):
+        service.files.opened(File("a", "x/y", 1, id=path.stem)).open()
 
 
 # -- new keys
