@@ -4,6 +4,7 @@ import mimetypes
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from email.message import Message
@@ -77,13 +78,12 @@ class Fetching:
         """
         if not self._places.acquire(blocking=False):
             raise Unavailable("too many files are being fetched", retry_after_s=5)
-        incoming = self._files.incoming()
         try:
-            reply, final = self._follow(field, url, incoming, self._files.left(owner), until)
-            name = _said(reply) or unquote(urlsplit(final).path.rpartition("/")[2])
-            return self._files.keep(incoming, name, owner, clock())
+            with closing(self._files.incoming()) as incoming:
+                reply, final = self._follow(field, url, incoming, self._files.left(owner), until)
+                name = _said(reply) or unquote(urlsplit(final).path.rpartition("/")[2])
+                return self._files.keep(incoming, name, owner, clock())
         finally:
-            incoming.close()
             self._places.release()
 
     def _follow(

@@ -227,6 +227,20 @@ def test_slow_servers_do_not_take_all_threads(
     fetch()
 
 
+def test_a_folder_that_cannot_be_written_takes_no_place_for_ever(
+    service: Service, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "AT_ONCE", 1)
+    one = fetching.Fetching(service.files, service.settings.file_guard, 100_000)
+    until = time.monotonic() + 20
+    service.files.folder.touch()  # where the folder is to be
+    for _ in range(2):
+        with pytest.raises(FileExistsError):
+            one.fetch("url", receiver.url, "", service.store.now, until)
+    service.files.folder.unlink()
+    assert one.fetch("url", receiver.url, "", service.store.now, until).file.size == len(PNG)
+
+
 # --- schedules
 
 
