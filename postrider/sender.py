@@ -21,12 +21,14 @@ from messengers.base import (
     Note,
     Outbound,
     Outcome,
+    Piece,
     Places,
     Rejected,
     Reply,
     Request,
     Retry,
     Sent,
+    Steps,
     Taken,
     TakesFiles,
     Unclear,
@@ -194,11 +196,9 @@ class Sender:
             return _one_sign(
                 [self.verdict(c, o, took_s) for c, o in zip(claims, outcomes, strict=True)]
             )
-        except Exception:
-            log.exception("delivery %s: the attempt broke", claims[0].delivery_id)
-            broke = NoReply(left, "internal error")
-            outcomes = self._outcomes(adapter, broke, [_outbound(claim) for claim in claims])
-            return _one_sign([self.verdict(c, o) for c, o in zip(claims, outcomes, strict=True)])
+        except Exception as error:  # noqa: BLE001 - an adapter may do anything
+            outcome = _broke(claims[0], error, left=left)
+            return _one_sign([self.verdict(claim, outcome) for claim in claims])
 
     def _tell_unreadable(self, message: Message) -> None:
         """Says so in the log, of each message once a minute at most, however many deliveries it has."""
@@ -221,20 +221,19 @@ class Sender:
         if not isinstance(adapter, TakesFiles):  # it was another one when this was accepted
             return self.verdict(claim, Rejected("takes no files"))
         out = _outbound(claim)
-        pieces = adapter.pieces(out)
+        try:
+            pieces = adapter.pieces(out)
+        except Exception as error:  # noqa: BLE001 - an adapter may do anything
+            return self.verdict(claim, _broke(claim, error, left=False))
         parts = _parts_of(claim, len(pieces))
         known: dict[int, str] = {}
-        last: Outcome = Unclear("nothing was left to send")
+        last: Outcome = verdicts.NOTHING
         for n, piece in enumerate(pieces):
             done = parts[n]
             if done and done.outcome == "sent":
                 last = Sent(done.said)
                 continue
-            try:
-                taken = yield from adapter.send_piece(out, piece)
-            except Exception:
-                log.exception("delivery %s: the attempt broke", claim.delivery_id)
-                taken = Taken(Unclear("internal error"))
+            taken = yield from _send_piece(claim, adapter, out, piece)
             known |= taken.known
             last = taken.outcome
             parts[n] = _part(last)
@@ -252,24 +251,27 @@ class Sender:
         self, claim: Claim, adapter: Any, started: float
     ) -> Generator[Request | Note | Errand, Reply | NoReply, Verdict]:
         """One try at a message that goes to several places: all those at once that have not had it."""
-        count = adapter.several()
-        parts = _parts_of(claim, count)
-        which = [n for n, part in enumerate(parts) if not part or part.outcome != "sent"]
+        parts: list[Part | None] = []
+        which: list[int] = []
+        outcomes: list[Outcome] = []
         left = False
         try:
-            request = adapter.request_to(_outbound(claim), which)
-            left = True
-            reply = yield request
-            outcomes = adapter.read_each(reply, which)
-        except Exception:
-            log.exception("delivery %s: the attempt broke", claim.delivery_id)
-            broke = Unclear("internal error") if left else Retry("internal error")
-            outcomes = [broke] * len(which)
-        for n, outcome in zip(which, outcomes, strict=True):
-            parts[n] = _part(outcome)
+            parts = _parts_of(claim, adapter.several())
+            which = [n for n, part in enumerate(parts) if not part or part.outcome != "sent"]
+            if which:
+                request = adapter.request_to(_outbound(claim), which)
+                left = True
+                reply = yield request
+                outcomes = adapter.read_each(reply, which)
+            for n, outcome in zip(which, outcomes, strict=True):
+                parts[n] = _part(outcome)
+        except Exception as error:  # noqa: BLE001 - an adapter may do anything
+            outcomes = [_broke(claim, error, left=left)]
+            for n in which:
+                parts[n] = _part(outcomes[0])
         took_s = time.monotonic() - started
         found = self.verdict(claim, verdicts.of_places(parts, outcomes), took_s)
-        if any(part and part.outcome == "sent" for part in parts) and count > 1:
+        if any(part and part.outcome == "sent" for part in parts) and len(parts) > 1:
             found = replace(found, signal=Signal.ANSWERS)  # one place that is away stops no other
         return verdicts.in_parts(found, parts)
 
@@ -397,6 +399,28 @@ def _every(
     accounts: Mapping[tuple[str, str], Messenger],
 ) -> Iterator[tuple[tuple[str, str], object]]:
     yield from accounts.items()
+
+
+def _send_piece(claim: Claim, adapter: TakesFiles, out: Outbound, piece: Piece) -> Steps:
+    """The adapter's own steps; when they break, what that means: before the first call nothing has left."""
+    left = False
+    try:
+        steps = adapter.send_piece(out, piece)
+        request = next(steps)
+        left = True
+        while True:
+            request = steps.send((yield request))
+    except StopIteration as stop:
+        taken: Taken = stop.value
+        return taken
+    except Exception as error:  # noqa: BLE001 - an adapter may do anything
+        return Taken(_broke(claim, error, left=left))
+
+
+def _broke(claim: Claim, error: Exception, *, left: bool) -> Retry | Unclear:
+    """What it means that something of ours broke; `left`: when a call had left already."""
+    log.error("delivery %s: the attempt broke", claim.delivery_id, exc_info=error)
+    return unanswered(NoReply(left, "internal error"))
 
 
 def _outbound(claim: Claim) -> Outbound:

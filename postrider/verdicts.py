@@ -24,6 +24,7 @@ PARTIAL = "partial"
 CRASHED = "crashed_worker"
 """The reason of what a worker died with, or hung, each time that it was sent alone."""
 DIED = Unclear("its worker died or hung during the attempt")
+NOTHING = Unclear("nothing was left to send")
 
 
 def verdict(
@@ -150,7 +151,10 @@ def of_places(parts: Sequence[Part | None], outcomes: Sequence[Outcome]) -> Outc
         for outcome in outcomes:
             if isinstance(outcome, kind):
                 return outcome
-    return of_pieces(parts, outcomes[-1])
+    if outcomes:
+        return of_pieces(parts, outcomes[-1])
+    gone = parts[-1] if parts else None  # all of them had it before
+    return Sent(gone.said) if gone else NOTHING
 
 
 def not_allowed(claim: Claim) -> Verdict | None:

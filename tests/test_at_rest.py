@@ -29,6 +29,7 @@ from postrider.vault import KEYLESS, MARK, Vault
 from tests.conftest import Api, Postrider, wait_until
 from tests.fake import FakeMessenger
 from tests.test_files import PNG
+from tests.test_sending_files import turn
 
 SECRET = "planted body, not to be read"
 Make = Callable[..., Service]
@@ -172,18 +173,6 @@ def test_a_missing_key_is_named(make: Make, vault: Vault) -> None:
         make(on=True).finder.message(message, None)
 
 
-def work(service: Service) -> None:
-    """Does what a worker does with all that may go now."""
-    transport = Blocking(service.keep_note)
-    for claims in service.sender.calls(service.sender.claim("test", 10).claims):
-        exchange, reply = service.sender.attempt(claims), None
-        try:
-            while True:
-                reply = transport.send(exchange.send(reply))  # type: ignore[arg-type]
-        except StopIteration as stop:
-            service.sender.record("test", stop.value)
-
-
 def stands(service: Service, *mids: str) -> list[tuple[str, int]]:
     """State and tries of the first delivery of each."""
     found = []
@@ -205,7 +194,7 @@ def test_what_cannot_be_read_waits_while_all_others_go_and_goes_when_its_key_is_
     others = [send(service, f"another {n}") for n in range(3)]
     path.rename(tmp_path / "away")
     for _ in range(2):
-        work(service)
+        turn(service)
     assert stands(service, lost, *others) == [("scheduled", 0), *[("sent", 0)] * 3]
     ((job, due),) = client.zrange("rq:scheduler:scheduled_jobs", 0, -1, withscores=True)
     assert 0 < due - service.store.now().timestamp() <= UNREADABLE_S
@@ -240,7 +229,7 @@ def test_what_has_expired_ends_though_nobody_can_read_it(make: Make, client: red
     service = make(on=True)
     message = send(service, terms=Terms(late_s=0))
     client.hset(f"pr:m:{message}", mapping={"body": MARK + bytes(60), "due": "1"})
-    work(service)
+    turn(service)
     assert stands(service, message) == [("expired", 0)]
 
 
@@ -376,11 +365,11 @@ def test_a_file_whose_key_is_lost_is_tried_again_and_goes_when_it_is_back(
     path.rename(tmp_path / "away")
     vault.rotate()
     service.store.redis.hset(f"pr:m:{message}", "body", "")  # its text alone could be read
-    work(service)
+    turn(service)
     (attempt,) = service.store.attempts([f"{message}-0"])[f"{message}-0"]
     assert (attempt.outcome, attempt.reason) == ("retry", "a file of it cannot be read")
     (tmp_path / "away").rename(path)
-    wait_until(lambda: work(service) or messenger.calls)
+    wait_until(lambda: turn(service) or messenger.calls)
     assert stands(service, message) == [("sent", 1)]
 
 
