@@ -378,7 +378,7 @@ class Sender:
         )
         self.counts.ended(verdicts, moved)
         try:
-            self.uploads.learn(verdicts)
+            self.uploads.learn(verdicts, moved)
         except Unavailable as error:  # it is recorded; a file may go up once more
             log.warning("what messengers call some files is not kept: %s", error)
         return moved

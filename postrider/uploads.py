@@ -19,6 +19,7 @@ import redis
 
 from messengers.base import File, Messenger, TakesFiles
 from postrider import records
+from postrider.errors import Unavailable
 from postrider.files import Files
 from postrider.model import BUCKET, Claim, Part, Verdict
 from postrider.records import account_key
@@ -29,6 +30,8 @@ log = logging.getLogger("postrider.uploads")
 
 PARTS_KEPT_S = 7 * 86_400
 """Longer than a delivery can wait for its next attempt, unless it is paused."""
+NOTED_WITHIN_S = 5.0
+"""Seconds that notes of what has gone get to be written before those that are recorded are deleted."""
 
 
 class Uploads:
@@ -64,7 +67,7 @@ class Uploads:
         for n in in_parts:
             mid, _, index = found[n].delivery_id.partition("-")
             pipe.hget(f"pr:a:{mid}:{int(index) // BUCKET}", index)
-            pipe.get(f"pr:parts:{found[n].delivery_id}")
+            pipe.get(_noted(found[n]))
             if found[n].message.files:
                 pipe.mget([_known_key(found[n], file) for file in found[n].message.files])
         told = iter(pipe.execute())
@@ -101,16 +104,20 @@ class Uploads:
         return claim
 
     @unavailable_when_redis_is
-    def learn(self, verdicts: Sequence[Verdict]) -> None:
-        """Keeps what messengers call the files that these sent, and lets others upload what did not get up."""
+    def learn(self, verdicts: Sequence[Verdict], moved: Sequence[bool]) -> None:
+        """Keeps what messengers call the files that these sent, and lets others upload what did not get up.
+
+        What was noted of those that `moved` is on record with them. Of others it says what whoever has them now has sent.
+        """
         pipe: Any = self.redis.pipeline(transaction=False)
         ended: list[Claim] = []
-        for verdict in verdicts:
+        recorded: list[str] = []
+        for verdict, ours in zip(verdicts, moved, strict=True):
             claim = verdict.claim
             if not claim.files:
                 continue
-            if verdict.attempt and verdict.attempt.parts:
-                pipe.delete(f"pr:parts:{claim.delivery_id}")
+            if ours and verdict.attempt and verdict.attempt.parts:
+                recorded.append(_noted(claim))
             if not (keep_s := self._reuses_s(claim)):
                 continue
             for index, id_ in (verdict.known or {}).items():
@@ -126,14 +133,23 @@ class Uploads:
         if len(pipe):
             pipe.execute()
         self._release(ended)
+        if recorded:
+            self._forget(recorded)
+
+    def _forget(self, keys: Sequence[str]) -> None:
+        """Deletes these notes: behind those that are still to be written. Raises Unavailable when that takes too long."""
+        client: Any = self.redis
+        try:
+            self._threads.submit(client.delete, *keys).result(NOTED_WITHIN_S)
+        except TimeoutError:
+            raise Unavailable("Redis is slow to take what has gone") from None
 
     def went(self, claim: Claim, parts: Sequence[Part | None]) -> None:
         """Notes what has gone of a delivery of several pieces, should its worker die before it can record that.
 
         Soon, and not at once: who sends does not wait for Redis.
         """
-        key = f"pr:parts:{claim.delivery_id}"
-        self._threads.submit(self._note, key, records.parts_line(parts))
+        self._threads.submit(self._note, _noted(claim), records.parts_line(parts))
 
     def _note(self, key: str, told: str) -> None:
         try:
@@ -144,7 +160,7 @@ class Uploads:
     def parts(self, claim: Claim) -> tuple[Part | None, ...]:
         """What has gone of a delivery whose worker died."""
         client: Any = self.redis
-        return records.read_parts(client.get(f"pr:parts:{claim.delivery_id}"))
+        return records.read_parts(client.get(_noted(claim)))
 
     def _release(self, claims: Sequence[Claim]) -> None:
         """Ends their uploads; another's lock it leaves alone."""
@@ -164,6 +180,10 @@ class Uploads:
     def _reuses_s(self, claim: Claim) -> float:
         adapter: object = self.accounts.get((claim.recipient.service, claim.recipient.account))
         return adapter.reuses_s if isinstance(adapter, TakesFiles) else 0.0
+
+
+def _noted(claim: Claim) -> str:
+    return f"pr:parts:{claim.delivery_id}"
 
 
 def _known_key(claim: Claim, file: File) -> str:

@@ -12,14 +12,15 @@ from typing import get_args
 import pytest
 import redis
 
-from messengers.base import File, FileKind, NoReply, Request
+from messengers.base import File, FileKind, NoReply, Request, Retry
 from postrider import records
-from postrider.model import Attachment, NewMessage, Part, Recipient
+from postrider.model import Attachment, Claim, NewMessage, Part, Recipient
 from postrider.sender import LEASE_S
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import Store
 from postrider.transport import Blocking, FormBody
+from postrider.verdicts import in_parts, verdict
 from tests.conftest import Start, wait_until
 from tests.fake import Answer, Call, FakeMessenger, says
 from tests.test_files import PNG, keep
@@ -267,6 +268,39 @@ def test_what_went_before_its_worker_died_does_not_go_again(
     start("postrider", "worker")
     wait_until(lambda: state(service, message) == "sent", 20)
     assert called(messenger) == ["sendPhoto", "sendAudio", "sendAudio"]
+    wait_until(lambda: not client.exists(f"pr:parts:{message}-0"))
+
+
+def test_who_comes_late_leaves_alone_what_is_noted_of_the_next_try(
+    service: Service, client: redis.Redis, settings: Settings
+) -> None:
+    message = post(service, "telegram", "image", "audio")
+    (late,) = service.sender.claim("late", 10).claims
+    client.zadd("pr:leases", {late.job_id: time.time() - 1})
+    client.set("pr:swept", time.time())
+    client.delete("pr:patience")
+    service.sweep()
+    claims: list[Claim] = []
+    wait_until(lambda: claims or claims.extend(service.sender.claim("next", 10).claims))
+    note, parts = f"pr:parts:{message}-0", [Part("sent", "1"), Part("retry", "no")]
+    service.sender.uploads.went(claims[0], parts)
+    wait_until(lambda: client.exists(note))
+    for claim, ours in ((late, False), (claims[0], True)):
+        found = in_parts(verdict(claim, Retry("no"), settings), parts)
+        assert service.sender.record("late", [found]) == [ours]
+        assert bool(client.exists(note)) is not ours
+
+
+def test_a_note_that_is_still_to_be_written_outlives_no_record(
+    service: Service, client: redis.Redis, settings: Settings
+) -> None:
+    message = post(service, "telegram", "image", "audio")
+    (claim,) = service.sender.claim("test", 10).claims
+    parts = [Part("sent", "1"), Part("retry", "no")]
+    for _ in range(300):
+        service.sender.uploads.went(claim, parts)
+    found = in_parts(verdict(claim, Retry("no"), settings), parts)
+    assert service.sender.record("test", [found]) == [True]
     assert not client.exists(f"pr:parts:{message}-0")
 
 
