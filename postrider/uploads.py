@@ -10,7 +10,7 @@ Redis
 """
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -23,13 +23,15 @@ from postrider.errors import Unavailable
 from postrider.files import Files
 from postrider.model import BUCKET, Claim, Part, Verdict
 from postrider.records import account_key
-from postrider.scripts import unavailable_when_redis_is
+from postrider.scripts import Scripts, unavailable_when_redis_is
 from postrider.transport import BYTES_A_S, WHOLE_S
 
 log = logging.getLogger("postrider.uploads")
 
 PARTS_KEPT_S = 7 * 86_400
 """Longer than a delivery can wait for its next attempt, unless it is paused."""
+CHUNK = 1_000
+"""Locks that one script ends."""
 NOTED_WITHIN_S = 5.0
 """Seconds that notes of what has gone get to be written before those that are recorded are deleted."""
 
@@ -45,6 +47,7 @@ class Uploads:
         places: Collection[tuple[str, str]] = (),
     ) -> None:
         self.redis = client
+        self.scripts = Scripts(client)
         self.files = files
         self.accounts = accounts
         self._threads = ThreadPoolExecutor(1, "went")
@@ -81,27 +84,34 @@ class Uploads:
             )
             parts = records.merged(records.parts(tried), records.read_parts(went))
             found[n] = replace(claim, files=files, parts=parts)
-        return [self._with_uploads(claim) if claim.files else claim for claim in found]
+        self._take_uploads(found)
+        return found
 
     def _goes_to_several(self, claim: Claim) -> bool:
         return (claim.recipient.service, claim.recipient.account) in self.places
 
-    def _with_uploads(self, claim: Claim) -> Claim:
-        """`claim`, which uploads what of its files its messenger does not know yet, or waits for who does."""
-        if not self._reuses_s(claim):
-            return claim
-        client: Any = self.redis
-        missing = [file for file in claim.files if file.id and not file.known]
-        # They go up one after the other; who comes back for a dead worker's delivery goes on with its uploads.
-        within_s = sum(WHOLE_S + file.size / BYTES_A_S for file in missing)
-        for file in missing:
-            lock = f"{_known_key(claim, file)} by"
-            if client.set(lock, claim.delivery_id, nx=True, ex=int(within_s) + 1):
-                continue
-            if client.get(lock) != claim.delivery_id.encode():
-                self._release([claim])
-                return replace(claim, waits=True)
-        return claim
+    def _take_uploads(self, claims: list[Claim]) -> None:
+        """Has each upload what of its files its messenger does not know yet, or wait for who does."""
+        asked: list[int] = []
+        pipe: Any = self.redis.pipeline(transaction=False)
+        for n, claim in enumerate(claims):
+            missing = _missing(claim) if claim.files and self._reuses_s(claim) else []
+            # They go up one after the other.
+            lasts_s = int(sum(WHOLE_S + file.size / BYTES_A_S for file in missing)) + 1
+            for file in missing:
+                pipe.set(_lock(claim, file), claim.delivery_id, nx=True, get=True, ex=lasts_s)
+                asked.append(n)
+        if not asked:
+            return
+        wait = {
+            n
+            for n, holder in zip(asked, pipe.execute(), strict=True)
+            # Who comes back for a dead worker's delivery goes on with its uploads.
+            if holder not in {None, claims[n].delivery_id.encode()}
+        }
+        self._release([claims[n] for n in wait])
+        for n in wait:
+            claims[n] = replace(claims[n], waits=True)
 
     @unavailable_when_redis_is
     def learn(self, verdicts: Sequence[Verdict], moved: Sequence[bool]) -> None:
@@ -162,20 +172,14 @@ class Uploads:
         client: Any = self.redis
         return records.read_parts(client.get(_noted(claim)))
 
-    def _release(self, claims: Sequence[Claim]) -> None:
-        """Ends their uploads; another's lock it leaves alone."""
-        client: Any = self.redis
-        locks = {
-            f"{_known_key(claim, file)} by": claim.delivery_id.encode()
-            for claim in claims
-            for file in claim.files
-            if file.id and not file.known
-        }
-        if not locks:
-            return
-        held = zip(locks.items(), client.mget(list(locks)), strict=True)
-        if ours := [lock for (lock, by), holder in held if holder == by]:
-            client.delete(*ours)
+    def _release(self, claims: Iterable[Claim]) -> None:
+        """Ends their uploads; another's lock is left alone."""
+        held = [
+            (_lock(claim, file), claim.delivery_id) for claim in claims for file in _missing(claim)
+        ]
+        for first in range(0, len(held), CHUNK):
+            words = [word for pair in held[first : first + CHUNK] for word in pair]
+            self.scripts.run("uploads_end", *words)
 
     def _reuses_s(self, claim: Claim) -> float:
         adapter: object = self.accounts.get((claim.recipient.service, claim.recipient.account))
@@ -184,6 +188,15 @@ class Uploads:
 
 def _noted(claim: Claim) -> str:
     return f"pr:parts:{claim.delivery_id}"
+
+
+def _missing(claim: Claim) -> list[File]:
+    """Which of its files have to go up."""
+    return [file for file in claim.files if file.id and not file.known]
+
+
+def _lock(claim: Claim, file: File) -> str:
+    return f"{_known_key(claim, file)} by"
 
 
 def _known_key(claim: Claim, file: File) -> str:

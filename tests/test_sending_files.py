@@ -20,7 +20,7 @@ from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import Store
 from postrider.transport import Blocking, FormBody
-from postrider.verdicts import in_parts, verdict
+from postrider.verdicts import handed_back, in_parts, verdict
 from tests.conftest import Start, wait_until
 from tests.fake import Answer, Call, FakeMessenger, says
 from tests.test_files import PNG, keep
@@ -211,6 +211,23 @@ def test_a_file_goes_up_once_for_all_who_get_it(
     assert {c.method for c in messenger.calls if c.uploads} == {"sendVideo", "media"}
     tos = Counter((call.service, call.to) for call in messenger.calls if call.receivers)
     assert (len(tos), set(tos.values())) == (100, {1})
+
+
+def test_of_one_claim_one_delivery_uploads_and_ends_no_upload_but_its_own(
+    service: Service, client: redis.Redis
+) -> None:
+    post(service, "telegram", "image", "audio", count=3)
+    claims = service.sender.claim("test", 10).claims
+    (uploads,) = [claim for claim in claims if not claim.waits]
+    locks = client.keys("pr:known:* by")
+    assert len(locks) == 2
+    assert {client.get(lock) for lock in locks} == {uploads.delivery_id.encode()}
+    client.set(locks[0], "another", ex=60)  # ours had lapsed
+    service.sender.record("test", [handed_back(claim) for claim in claims])
+    assert client.keys("pr:known:* by") == [locks[0]]
+    again = service.sender.claim("test", 10).claims
+    assert [claim.waits for claim in again] == [True] * 3
+    assert client.keys("pr:known:* by") == [locks[0]]
 
 
 def test_an_id_that_is_refused_is_forgotten_and_the_file_goes_up_again(
