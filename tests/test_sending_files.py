@@ -225,7 +225,8 @@ def test_of_one_claim_one_delivery_uploads_and_ends_no_upload_but_its_own(
     client.set(locks[0], "another", ex=60)  # ours had lapsed
     service.sender.record("test", [handed_back(claim) for claim in claims])
     assert client.keys("pr:known:* by") == [locks[0]]
-    again = service.sender.claim("test", 10).claims
+    again: list[Claim] = []
+    wait_until(lambda: again.extend(service.sender.claim("test", 10).claims) or len(again) == 3)
     assert [claim.waits for claim in again] == [True] * 3
     assert client.keys("pr:known:* by") == [locks[0]]
 
