@@ -44,6 +44,7 @@ from postrider.model import Claim, Message, NewMessage, Part, Signal, State, Ver
 from postrider.records import account_key
 from postrider.settings import Settings
 from postrider.store import Claimed, Store
+from postrider.suppressions import Suppressions
 from postrider.transport import Transport
 from postrider.uploads import Uploads
 
@@ -91,6 +92,7 @@ class Sender:
         self.accounts = accounts
         self.counts = counts
         self.files = files
+        self.suppressions = Suppressions(store.redis)
         places = {key: a.several() for key, a in _every(accounts) if isinstance(a, Places)}
         self.places = frozenset(places)
         several = frozenset(key for key, count in places.items() if count > 1)
@@ -139,7 +141,9 @@ class Sender:
             busy=busy,
             alone=alone,
         )
-        return replace(claimed, claims=self.uploads.ready(claimed.claims))
+        return replace(
+            claimed, claims=self.suppressions.spared(self.uploads.ready(claimed.claims))
+        )
 
     def _specs(self, free: Mapping[tuple[str, str], int] | int) -> dict[str, Any]:
         offset = datetime.now(ZoneInfo(self.settings.tz)).utcoffset() or timedelta()
@@ -317,7 +321,7 @@ class Sender:
         claim = self.store.claim_one(job_id, self._specs(1), STOCK_LEASE_S)
         if claim is None:
             return
-        (claim,) = self.uploads.ready([claim])
+        (claim,) = self.suppressions.spared(self.uploads.ready([claim]))
         exchange = self.attempt([claim])
         try:
             with self._held(claim):
