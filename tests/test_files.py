@@ -9,6 +9,7 @@ from postrider.errors import InvalidRequest, NotFound
 from postrider.files import Stored, clean_name
 from postrider.model import Attachment, NewMessage, Recipient
 from postrider.service import Service
+from postrider.sniffing import HEAD
 from postrider.transport import Blocking
 
 PNG = (
@@ -42,6 +43,21 @@ def test_a_file_is_known_by_what_it_holds(service: Service) -> None:
     assert stored.sha256 == hashlib.sha256(PNG).hexdigest()
     with service.files.open(stored.file.id) as file:
         assert file.read() == PNG
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type"),
+    [
+        ("Grüße".encode(), "text/plain"),
+        (b"Gr\xc3", "application/octet-stream"),
+        (b"abc\xff", "application/octet-stream"),
+        (b"x" * (HEAD - 1) + "ü".encode(), "text/plain"),
+        (b"x" * (HEAD - 1) + b"\xc3", "application/octet-stream"),
+        (b"x" * (HEAD - 1) + b"\xff and more", "application/octet-stream"),
+    ],
+)
+def test_a_text_is_one_to_its_last_byte(service: Service, content: bytes, media_type: str) -> None:
+    assert keep(service, content, "a").file.media_type == media_type
 
 
 def test_it_reaches_the_inbox_with_its_message(service: Service) -> None:
