@@ -12,9 +12,11 @@ Redis
 
 import errno
 import hashlib
+import math
 import os
 import re
 import secrets
+import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -37,6 +39,7 @@ from postrider.errors import (
     Unreadable,
 )
 from postrider.model import Attachment
+from postrider.ring import sync_folder
 from postrider.scripts import Scripts, unavailable_when_redis_is
 from postrider.signing import Links
 from postrider.vault import KEYLESS, Vault
@@ -45,6 +48,12 @@ UNUSED_KEPT_S = 86_400.0
 NAME_LIMIT = 150
 """Characters of a file's name; some file systems have 255 bytes."""
 ID_BYTES = 16
+DRAFT = "incoming-"
+"""Begins the name of what is being written, where that needs one."""
+DRAFT_KEPT_S = 86_400.0
+"""Seconds without a write after which nobody writes it any more."""
+LOOK_S = 3_600.0
+"""Seconds between two looks for such that are left over, in one process."""
 SEALED = ".sealed"
 """Behind the name of what is encrypted on the disk."""
 LINKED_WITHIN_S = 60.0
@@ -88,13 +97,15 @@ class Files:
         self.folder = folder
         self.vault = vault
         self.links = links
+        self._drafts_looked_at = -math.inf
 
     # -- keeping
 
     def incoming(self) -> "Incoming":
-        """A new file, to be written and then kept."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return Incoming(self.folder, self.vault if self.vault.seals else None)
+        """A new file, to be written and then kept. Raises Unavailable when the disk is full, OSError."""
+        with _room_needed():
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return Incoming(self.folder, self.vault if self.vault.seals else None)
 
     def keep(self, incoming: "Incoming", name: str, owner: str, now: datetime) -> Stored:
         """Keeps what was written, under a new id. Raises as `keep_all` does."""
@@ -118,6 +129,8 @@ class Files:
         try:
             for (incoming, _), stored in zip(arrived, found, strict=True):
                 incoming.link(self.path(stored.file.id, sealed=incoming.sealed))
+            with _room_needed():
+                sync_folder(self.folder)
             told = self._write(found, owner, now, kept_until)
             _refuse(told)
         except BaseException:
@@ -266,11 +279,29 @@ class Files:
 
     @unavailable_when_redis_is
     def sweep(self, now: datetime, most: int = 100) -> None:
-        """Deletes what nobody has needed for long enough, and what did not get here whole."""
+        """Deletes what nobody has needed for long enough, and what did not get here whole. Raises Unavailable."""
         at = records.seconds(now.timestamp())
         while self.scripts.run("files_delete", at, most, ""):
             pass
-        self._clear(most)
+        try:
+            self._clear(most)
+            if time.monotonic() >= self._drafts_looked_at + LOOK_S:
+                self._drafts_looked_at = time.monotonic()
+                self._clear_drafts()
+        except OSError as error:  # which is to end no process that sends
+            raise Unavailable(f"files cannot be deleted: {error}") from error
+
+    def _clear_drafts(self) -> None:
+        """Deletes what processes died over; seldom, as it reads the whole folder."""
+        if not self.folder.is_dir():
+            return
+        with os.scandir(self.folder) as entries:
+            drafts = [entry for entry in entries if entry.name.startswith(DRAFT)]
+        for entry in drafts:
+            with suppress(FileNotFoundError):  # another sweep was faster, or it has got its name
+                # By the clock of whoever wrote it, as the file system has no other.
+                if time.time() - entry.stat().st_mtime > DRAFT_KEPT_S:
+                    Path(entry).unlink()
 
     def _clear(self, most: int) -> None:
         client: Any = self.redis
@@ -293,7 +324,10 @@ class Files:
 
 
 class Incoming:
-    """A file that is being written: gone when it is closed without having been linked, also when this process dies."""
+    """A file that is being written: gone when it is closed without having been linked.
+
+    When this process dies, too: at once, or in a day where the file system has only files with names.
+    """
 
     def __init__(self, folder: Path, vault: Vault | None = None) -> None:
         """`vault`: it is encrypted on the disk."""
@@ -309,19 +343,17 @@ class Incoming:
             with suppress(OSError):  # some file systems cannot
                 fd = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600)
                 return os.fdopen(fd, "w+b")
-        named = NamedTemporaryFile(dir=folder, prefix="incoming-", delete=False)  # noqa: SIM115 - closed by close()
+        named = NamedTemporaryFile(dir=folder, prefix=DRAFT, delete=False)  # noqa: SIM115 - closed by close()
         self._named = Path(named.name)
         return named.file
 
     def write(self, part: bytes) -> int:
         """Appends. Raises Unavailable when the disk is full, OSError."""
-        try:
+        with _room_needed():
             if self._writer is None:
                 self.file.write(part)
             else:
                 self._writer.write(part)
-        except OSError as error:
-            raise _no_room(error) from error
         self._digest.update(part)
         self.size += len(part)
         return len(part)
@@ -349,27 +381,27 @@ class Incoming:
         return self._digest.hexdigest()
 
     def replace(self, path: Path) -> None:
-        """Makes it stay as `path`, also where there is a file already."""
-        draft = path.with_name(f"incoming-{secrets.token_hex(8)}")
+        """Makes it stay as `path`, also where there is a file already. Raises as `write` does."""
+        draft = path.with_name(DRAFT + secrets.token_hex(8))
         self.link(draft)
-        draft.replace(path)
+        with _room_needed():
+            draft.replace(path)
+            sync_folder(path.parent)
 
     def link(self, path: Path) -> None:
-        """Makes it stay, as `path`."""
-        try:
+        """Makes it stay, as `path`; for good once the folder is synced. Raises as `write` does."""
+        with _room_needed():
             if self._writer is not None:
                 self._writer.end()
             self.file.flush()
-        except OSError as error:
-            raise _no_room(error) from error
-        os.fsync(self.file.fileno())
-        if self._named:
-            self._named.rename(path)
-            self._named = None
-        else:
-            # The folder's descriptor counts for nothing here, but has Python call linkat(), which alone follows this link.
-            fd = self.file.fileno()
-            os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
+            os.fsync(self.file.fileno())
+            if self._named:
+                self._named.rename(path)
+                self._named = None
+            else:
+                # The folder's descriptor counts for nothing here, but has Python call linkat(), which alone follows this link.
+                fd = self.file.fileno()
+                os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
 
     def close(self) -> None:
         """Ends the writing."""
@@ -378,10 +410,16 @@ class Incoming:
             self._named.unlink(missing_ok=True)
 
 
-def _no_room(error: OSError) -> Exception:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return Unavailable("there is no room for it on the disk", retry_after_s=ROOM_AGAIN_S)
-    return error
+@contextmanager
+def _room_needed() -> Iterator[None]:
+    """Raises Unavailable when the disk is full, whatever of the writing finds that out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        why = "there is no room for it on the disk"
+        raise Unavailable(why, retry_after_s=ROOM_AGAIN_S) from error
 
 
 def _fields(stored: Stored) -> list[str]:
