@@ -433,6 +433,48 @@ def test_all_that_is_kept_can_be_encrypted_anew_and_old_keys_go(
     assert (done.texts, done.files) == (0, 0)
 
 
+def test_renewing_goes_on_behind_what_it_cannot_read(
+    make: Make, client: redis.Redis, vault: Vault, postrider: Postrider, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service = make(on=True)
+    send(service)
+    keep(service.files, b"lost", service)
+    text, file = send(service), keep(service.files, b"spoilt", service)
+    vault.ring.paths()[0].unlink()
+    vault.rotate()
+    read = [send(service, f"{n}") for n in range(10)]
+    there = {keep(service.files, str(n).encode(), service) for n in range(10)}
+    client.hset(f"pr:m:{text}", "body", (client.hget(f"pr:m:{read[0]}", "body") or b"")[:-1])
+    path = service.files.path(file, sealed=True)
+    path.write_bytes(service.files.path(next(iter(there)), sealed=True).read_bytes()[:-1])
+    vault.rotate()
+    assert postrider("encryption", "renew", ENCRYPT_AT_REST="on") == 1
+    said = capsys.readouterr().out
+    assert "Encrypted anew: 10 texts, 10 files." in said
+    assert "4 cannot be read" in said
+    for key in vault.ring.paths()[1:]:
+        key.unlink()
+    assert {service.message(mid, None).message.body for mid in read} == {f"{n}" for n in range(10)}
+    for id_ in there:
+        service.files.open(id_).close()
+
+
+def test_renewing_deletes_no_file_that_is_about_to_be_kept(
+    make: Make, client: redis.Redis, vault: Vault
+) -> None:
+    service = make(on=True)
+    arriving, deleted = "A" * 22, "B" * 22
+    for id_ in (arriving, deleted):
+        incoming = service.files.incoming()
+        incoming.write(b"x")
+        incoming.link(service.files.path(id_, sealed=True))
+        incoming.close()
+    client.zadd("pr:files:arriving", {arriving: service.store.now().timestamp() + 60})
+    vault.rotate()
+    Resealing(client, service.files, service.vault).run()
+    assert [path.name for path in service.files.folder.iterdir()] == [f"{arriving}.sealed"]
+
+
 def test_renewing_leaves_alone_what_somebody_changes_meanwhile(
     make: Make, client: redis.Redis
 ) -> None:

@@ -186,4 +186,6 @@ def renew(_: argparse.Namespace) -> int:
         files = Files(client, settings.data_dir / "files", vault)
         done = Resealing(client, files, vault).run()
     say(f"Encrypted anew: {done.texts} texts, {done.files} files.")
-    return 0
+    if done.unreadable:
+        say(f"{done.unreadable} cannot be read, as was told above, and stay as they are.")
+    return 1 if done.unreadable else 0
