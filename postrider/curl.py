@@ -169,8 +169,8 @@ class Concurrent:
             threads = self._threads[type(errand)] = ThreadPoolExecutor(ERRANDS, "errand")
         try:
             reply = await self._loop.run_in_executor(threads, self._errands.carry, errand)
-        except Exception:
-            log.exception("an errand broke")
+        except RuntimeError as error:  # no thread can be started; one that there is may do it yet
+            log.error("an errand was not begun: %s", error)  # noqa: TRY400 - no trace needed
             reply = NoReply(left=True, reason="internal error")
         done(reply)
 
@@ -243,6 +243,12 @@ class Concurrent:
             self._multi.close()
             self._multi = self._new_multi()
         self._look = self._loop.call_later(LOOK_S, self._end_the_silent)
+
+    def give_up(self) -> None:
+        """Ends each call whose form is not out whole: nobody can have taken it."""
+        for curl, call in list(self._busy.items()):
+            if call.is_cut():
+                self._end(curl, pycurl.E_OPERATION_TIMEDOUT)
 
     def _end(self, curl: pycurl.Curl, error: int) -> None:
         call = self._busy.pop(curl)
@@ -325,6 +331,10 @@ class _Call:
             self._form.close()
             self._form = None
             self.curl.setopt(pycurl.TIMEOUT_MS, int(WHOLE_S * 1000))
+
+    def is_cut(self) -> bool:
+        """Whether it sends a form, and some of that is still here."""
+        return self._form is not None and self._form.is_cut
 
     def is_silent(self, now_s: float) -> bool:
         """Whether nothing has come for so long, nor gone."""

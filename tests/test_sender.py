@@ -1,12 +1,15 @@
 """Attempts through adapters that break, at each of their steps: what has not left is tried again, what may have is unknown."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pytest
 import redis
 
-from messengers.base import NoReply, Note, Outbound, Outcome, Piece, Reply, Sent, Steps
+from messengers.base import Errand, NoReply, Note, Outbound, Outcome, Piece, Reply, Sent, Steps
+from messengers.letters import Letter, Mailbox, Server
 from messengers.sandbox import Sandbox
+from postrider.errands import Errands
 from postrider.model import Attachment, Attempt, NewMessage, Recipient
 from postrider.service import Service
 from postrider.settings import Settings
@@ -113,3 +116,15 @@ def test_what_every_place_has_had_is_sent_and_goes_nowhere_again(
     turn(service)
     assert (state(service, message), tried(service, message).provider_id) == ("sent", "id 1")
     assert service.notes(10) == []
+
+
+def test_an_errand_always_comes_back() -> None:
+    @dataclass(frozen=True, slots=True)
+    class Unknown(Errand):
+        pass
+
+    carrier = Errands()
+    assert carrier.carry(Unknown()) == NoReply(left=False, reason="internal error")
+    server, box = Server.read("smtp://127.0.0.1:1"), Mailbox("a@example.org")
+    letter = Letter(server, box, box, "id", "Hi", "Hi", files=(None,))  # type: ignore[arg-type]
+    assert carrier.carry(letter) == NoReply(left=True, reason="internal error")

@@ -1,5 +1,6 @@
 """Messages with files, all the way: kept, claimed, uploaded by either kind of worker, received whole."""
 
+import asyncio
 import hashlib
 import io
 import os
@@ -7,13 +8,15 @@ import random
 import signal
 import time
 from collections import Counter
+from contextlib import closing
 from typing import get_args
 
 import pytest
 import redis
 
-from messengers.base import File, FileKind, NoReply, Request, Retry
+from messengers.base import File, FileKind, NoReply, Reply, Request, Retry
 from postrider import records
+from postrider.curl import Concurrent
 from postrider.model import Attachment, Claim, NewMessage, Part, Recipient
 from postrider.sender import LEASE_S
 from postrider.service import Service, open_accounts
@@ -341,6 +344,35 @@ def test_a_lease_is_held_during_an_upload_that_takes_longer(
     assert uploads(messenger) == [("a.pdf", hashlib.sha256(content).hexdigest())]
 
 
+def test_an_upload_that_a_stop_cuts_is_no_try_and_goes_whole_later(
+    service: Service, messenger: FakeMessenger, start: Start
+) -> None:
+    stops_soon = "import sys; from postrider import settings, worker; worker.DRAIN_S = 0.3; "
+    runs = "sys.exit(worker.run(settings.Settings.from_env()))"
+    first = start("python", "-c", stops_soon + runs)
+    messenger.reads_s = 0.05
+    content = b"%PDF-1.4\n" + bytes(30_000_000)
+    files = tuple(
+        Attachment(keep(service, each, name).file.id)
+        for each, name in ((CONTENTS["image"][1], "a.png"), (content, "a.pdf"))
+    )
+    new = NewMessage("", (Recipient("42", "telegram"),), attachments=files)
+    message = service.accept(new)[0].id
+    wait_until(lambda: called(messenger) == ["sendPhoto"])
+    wait_until(lambda: service.store.redis.exists(f"pr:parts:{message}-0"))
+    first.terminate()
+    assert first.wait(30) == 0
+    found = service.delivery(f"{message}-0", None)
+    assert (found.delivery.state.value, found.delivery.attempts, found.last) == ("scheduled", 0, None)
+    messenger.reads_s = 0
+    start("postrider", "worker")
+    wait_until(lambda: state(service, message) == "sent", 30)
+    assert uploads(messenger) == [
+        ("a.png", digest("image")),
+        ("a.pdf", hashlib.sha256(content).hexdigest()),
+    ]
+
+
 # -- the transports
 
 
@@ -408,6 +440,33 @@ def test_an_upload_that_is_cut_has_not_arrived(send: Send, messenger: FakeMessen
     reply = send(form(File("a", "x/y", size, open=cut), url=messenger.url))  # type: ignore[arg-type]
     assert isinstance(reply, NoReply)
     assert not reply.left
+
+
+def test_giving_up_ends_what_is_not_out_whole_and_nothing_else(messenger: FakeMessenger) -> None:
+    messenger.reads_s = 0.05
+    messenger.script = lambda _: Answer(after_s=60)
+    large: list[Counting] = []
+
+    def opens() -> Counting:
+        large.append(Counting(30_000_000))
+        return large[-1]
+
+    async def run() -> list[Reply | NoReply]:
+        replies: list[Reply | NoReply] = []
+        with closing(Concurrent(lambda _: None)) as carrier:
+            for file in (
+                File("small", "x/y", 9, open=lambda: io.BytesIO(bytes(9))),
+                File("large", "x/y", 30_000_000, open=opens),  # type: ignore[arg-type]
+            ):
+                carrier.start(form(file, url=messenger.url), replies.append)
+            async with asyncio.timeout(20):
+                while not (messenger.calls and large and large[-1].left < 30_000_000):
+                    await asyncio.sleep(0.01)
+            carrier.give_up()
+        return replies
+
+    assert asyncio.run(run()) == [NoReply(left=False, reason="no answer in time")]
+    assert large[-1].closed
 
 
 def test_one_file_of_a_form_is_open_at_a_time() -> None:
