@@ -89,7 +89,7 @@ def message_fields(
     if m.tags:
         fields["tags"] = _as_json(m.tags)
     if m.files:
-        fields["files"] = _as_json([_file_fields(file) for file in m.files])
+        fields["files"] = files_line(m.files)
         fields["file_ids"] = " ".join(dict.fromkeys(file.id for file in m.files if file.id))
     fields |= {name: value for name, value in further.items() if value}
     return [part for field in fields.items() for part in field]
@@ -161,12 +161,22 @@ def _message(mid: str, fields: Mapping[bytes, Any], vault: Vault) -> Message:
         reference=(fields.get(b"reference") or b"").decode(),
         tags=tuple(json.loads(tags)) if tags else (),
         services=tuple((fields.get(b"services") or b"").decode().split()),
-        files=tuple(File(**told) for told in json.loads(files)) if files else (),
+        files=read_files(files),
         format=told.get("format", "plain"),
         heading=heading(told["mail"]) if "mail" in told else None,
         partial=bool(fields.get(b"partial")),
         unreadable=unreadable,
     )
+
+
+def files_line(files: Sequence[File]) -> str:
+    """What is kept of a message's files."""
+    return _as_json([_file_fields(file) for file in files])
+
+
+def read_files(line: bytes | None) -> tuple[File, ...]:
+    """The files that it tells of."""
+    return tuple(File(**told) for told in json.loads(line)) if line else ()
 
 
 def _file_fields(file: File) -> dict[str, Any]:
