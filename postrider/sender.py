@@ -53,7 +53,7 @@ log = logging.getLogger("postrider.sender")
 LEASE_S = 15.0
 """A claim of ours; renewed while its worker lives. With the longest grace still under a minute."""
 STOCK_LEASE_S = 55.0
-"""A stock worker cannot renew its lease: longer than any attempt (transport.WHOLE_S), and recording it."""
+"""A stock worker cannot renew its lease: longer than any attempt (timeouts.WHOLE_S), and recording it."""
 AWAY_S = 0.5
 """Seconds between tries while Redis is away."""
 RENEW_S = 15.0

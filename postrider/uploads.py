@@ -24,7 +24,7 @@ from postrider.files import Files
 from postrider.model import BUCKET, Claim, Part, Verdict
 from postrider.records import account_key
 from postrider.scripts import Scripts, unavailable_when_redis_is
-from postrider.transport import BYTES_A_S, WHOLE_S
+from postrider.timeouts import within_s
 
 log = logging.getLogger("postrider.uploads")
 
@@ -97,7 +97,7 @@ class Uploads:
         for n, claim in enumerate(claims):
             missing = _missing(claim) if claim.files and self._reuses_s(claim) else []
             # They go up one after the other.
-            lasts_s = int(sum(WHOLE_S + file.size / BYTES_A_S for file in missing)) + 1
+            lasts_s = int(sum(within_s(file.size) for file in missing)) + 1
             for file in missing:
                 pipe.set(_lock(claim, file), claim.delivery_id, nx=True, get=True, ex=lasts_s)
                 asked.append(n)

@@ -29,7 +29,7 @@ from messengers.base import (
     unanswered,
 )
 from messengers.mail import Mail
-from postrider import dialogue, smtp
+from postrider import dialogue, timeouts
 from postrider.dialogue import CUT_OFF, MAILS, NO_ANSWER
 from postrider.errands import Errands
 from postrider.model import Attachment, NewMessage, Recipient, State
@@ -320,7 +320,7 @@ def test_a_server_that_dribbles_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -
             conn.sendall(b"x")
             time.sleep(0.05)
 
-    monkeypatch.setattr(smtp, "WHOLE_S", 0.3)
+    monkeypatch.setattr(timeouts, "WHOLE_S", 0.3)
     with answering(serve) as port:
         assert send(f"smtp://localhost:{port}") == Retry(NO_ANSWER)
 
