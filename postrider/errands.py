@@ -9,7 +9,6 @@ from messengers.letters import Letter, Login
 from postrider.notifications import Notifications
 from postrider.smtp import Smtp
 
-
 log = logging.getLogger("postrider.errands")
 BROKE = "internal error"
 

@@ -2,6 +2,7 @@
 
 PostriderError
   InvalidRequest       the request itself is wrong; says which field and why
+    FileGone           a file that it names was deleted meanwhile
   NotFound             no such thing, or not yours
   Forbidden            yours to see, not to do
   IllegalTransition    a delivery in a state that does not allow it
@@ -27,6 +28,13 @@ class InvalidRequest(PostriderError):
         self.field = field
         self.reason = reason
         super().__init__(reason if alone or not field else f"{field}: {reason}")
+
+
+class FileGone(InvalidRequest):
+    """A file that the request names was there when it was looked at, and is not any more."""
+
+    def __init__(self) -> None:
+        super().__init__("attachments", "one of these files is no longer there; upload it again")
 
 
 class NotFound(PostriderError):

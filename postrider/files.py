@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import mkstemp
 from typing import IO, Any, BinaryIO, NamedTuple
 
 import redis
@@ -60,7 +60,7 @@ LINKED_WITHIN_S = 60.0
 """From when a file gets its id until it is kept: for the disk."""
 ROOM_AGAIN_S = 60
 """When a client over its bytes may try again: some of its files may be gone by then."""
-_ID = re.compile(r"[\w-]{22}")
+_ID = re.compile(r"[\w-]{22}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,14 +213,8 @@ class Files:
         last, at_s = rows[limit - 1][:2]
         return shown, records.cursor(float(at_s), last.decode())
 
-    def resolve(self, attachments: Sequence[Attachment], owner: str | None) -> tuple[File, ...]:
-        """The files that a client of `owner`'s names. Raises InvalidRequest."""
-        return tuple(
-            self.resolved(f"attachments[{n}]", asked, owner) for n, asked in enumerate(attachments)
-        )
-
     def resolved(self, field: str, asked: Attachment, owner: str | None) -> File:
-        """One of them; `field` is where it stands."""
+        """The file that a client of `owner`'s names; `field` is where it stands. Raises InvalidRequest."""
         try:
             file = self.get(asked.file, owner).file
         except NotFound:
@@ -343,9 +337,9 @@ class Incoming:
             with suppress(OSError):  # some file systems cannot
                 fd = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600)
                 return os.fdopen(fd, "w+b")
-        named = NamedTemporaryFile(dir=folder, prefix=DRAFT, delete=False)  # noqa: SIM115 - closed by close()
-        self._named = Path(named.name)
-        return named.file
+        fd, name = mkstemp(dir=folder, prefix=DRAFT)
+        self._named = Path(name)
+        return os.fdopen(fd, "w+b")
 
     def write(self, part: bytes) -> int:
         """Appends. Raises Unavailable when the disk is full, OSError."""

@@ -135,10 +135,10 @@ def _messages(flat: Sequence[Any], vault: Vault) -> dict[str, Message]:
 
 def _message(mid: str, fields: Mapping[bytes, Any], vault: Vault) -> Message:
     """A message; without its text, where that cannot be read."""
-    body, template, more, tags, files = (
-        fields.get(name) for name in (b"body", b"template", b"more", b"tags", b"files")
+    template, more, tags, files = (
+        fields.get(name) for name in (b"template", b"more", b"tags", b"files")
     )
-    unreadable = ""
+    body, unreadable = fields[b"body"], ""
     try:
         if body[:1] == b"\0":  # asked here, so that nothing is called for what is not encrypted
             body = vault.open(body, body_of(mid))
@@ -331,7 +331,7 @@ def attempts(raw: bytes | None) -> list[Attempt]:
 
 
 def _told(parts: Sequence[Part | None]) -> list[tuple[str, str] | None]:
-    return [part and (part.outcome, part.said) for part in parts]
+    return [(part.outcome, part.said) if part else None for part in parts]
 
 
 def _parts(told: Sequence[Any] = ()) -> tuple[Part | None, ...]:
@@ -353,9 +353,7 @@ def parts(raw: bytes | None) -> tuple[Part | None, ...]:
     return functools.reduce(merged, (attempt.parts for attempt in attempts(raw)), ())
 
 
-def merged(
-    old: tuple[Part | None, ...], new: tuple[Part | None, ...]
-) -> tuple[Part | None, ...]:
+def merged(old: tuple[Part | None, ...], new: tuple[Part | None, ...]) -> tuple[Part | None, ...]:
     """What has become of each piece by both: what has gone has gone.
 
     Where they were not cut alike (the text was changed, a target has got another place) the later ones count.

@@ -122,7 +122,9 @@ class Resealing:
                 new.close()
         if not is_sealed:
             path.unlink(missing_ok=True)
-        pipe: Any = self.redis.pipeline()  # both at the same moment: when it is kept, the one becomes the other
+        pipe: Any = (
+            self.redis.pipeline()
+        )  # both at the same moment: when it is kept, the one becomes the other
         pipe.exists(f"pr:file:{id_}")
         pipe.zscore("pr:files:arriving", id_)
         known, arrives = pipe.execute()

@@ -93,7 +93,8 @@ class Sender:
         self.counts = counts
         self.files = files
         self.suppressions = Suppressions(store.redis)
-        places = {key: a.several() for key, a in _every(accounts) if isinstance(a, Places)}
+        adapters: Mapping[tuple[str, str], object] = accounts
+        places = {key: a.several() for key, a in adapters.items() if isinstance(a, Places)}
         self.places = frozenset(places)
         several = frozenset(key for key, count in places.items() if count > 1)
         self.uploads = Uploads(store.redis, files, accounts, several)
@@ -141,9 +142,7 @@ class Sender:
             busy=busy,
             alone=alone,
         )
-        return replace(
-            claimed, claims=self.suppressions.spared(self.uploads.ready(claimed.claims))
-        )
+        return replace(claimed, claims=self.suppressions.spared(self.uploads.ready(claimed.claims)))
 
     def _specs(self, free: Mapping[tuple[str, str], int] | int) -> dict[str, Any]:
         offset = datetime.now(ZoneInfo(self.settings.tz)).utcoffset() or timedelta()
@@ -397,12 +396,6 @@ class Sender:
         if not claim.message.files or not found.attempt:
             return found
         return replace(found, attempt=replace(found.attempt, parts=self.uploads.parts(claim)))
-
-
-def _every(
-    accounts: Mapping[tuple[str, str], Messenger],
-) -> Iterator[tuple[tuple[str, str], object]]:
-    yield from accounts.items()
 
 
 def _send_piece(claim: Claim, adapter: TakesFiles, out: Outbound, piece: Piece) -> Steps:

@@ -119,16 +119,18 @@ class Uploads:
 
         What was noted of those that `moved` is on record with them. Of others it says what whoever has them now has sent.
         """
+        recorded = [
+            _noted(verdict.claim)
+            for verdict, ours in zip(verdicts, moved, strict=True)
+            if ours and verdict.claim.files and verdict.attempt and verdict.attempt.parts
+        ]
+        if recorded:
+            self._forget(recorded)
         pipe: Any = self.redis.pipeline(transaction=False)
         ended: list[Claim] = []
-        recorded: list[str] = []
-        for verdict, ours in zip(verdicts, moved, strict=True):
+        for verdict in verdicts:
             claim = verdict.claim
-            if not claim.files:
-                continue
-            if ours and verdict.attempt and verdict.attempt.parts:
-                recorded.append(_noted(claim))
-            if not (keep_s := self._reuses_s(claim)):
+            if not claim.files or not (keep_s := self._reuses_s(claim)):
                 continue
             for index, id_ in (verdict.known or {}).items():
                 if not claim.files[index].id:  # only linked to: nobody could tell it from another
@@ -143,8 +145,6 @@ class Uploads:
         if len(pipe):
             pipe.execute()
         self._release(ended)
-        if recorded:
-            self._forget(recorded)
 
     def _forget(self, keys: Sequence[str]) -> None:
         """Deletes these notes: behind those that are still to be written. Raises Unavailable when that takes too long."""

@@ -205,7 +205,10 @@ def test_what_cannot_be_read_waits_while_all_others_go_and_goes_when_its_key_is_
     (tmp_path / "away").rename(path)
     service.sender.deliver(job.decode(), Blocking(service.keep_note))
     assert stands(service, lost) == [("sent", 0)]
-    assert {note["text"] for _, note in service.notes(10)} == {SECRET, *(f"another {n}" for n in range(3))}
+    assert {note["text"] for _, note in service.notes(10)} == {
+        SECRET,
+        *(f"another {n}" for n in range(3)),
+    }
 
 
 def test_the_sweep_goes_on_over_what_cannot_be_read(
@@ -433,7 +436,11 @@ def test_all_that_is_kept_can_be_encrypted_anew_and_old_keys_go(
 
 
 def test_renewing_goes_on_behind_what_it_cannot_read(
-    make: Make, client: redis.Redis, vault: Vault, postrider: Postrider, capsys: pytest.CaptureFixture[str]
+    make: Make,
+    client: redis.Redis,
+    vault: Vault,
+    postrider: Postrider,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     service = make(on=True)
     send(service)

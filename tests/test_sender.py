@@ -19,18 +19,18 @@ from tests.test_sending_files import state, turn
 
 
 class CutsNothing(Sandbox):
-    def pieces(self, out: Outbound) -> list[Piece]:
+    def pieces(self, out: Outbound) -> list[Piece]:  # noqa: ARG002
         raise ZeroDivisionError
 
 
 class AsksNothing(Sandbox):
-    def send_piece(self, out: Outbound, piece: Piece) -> Steps:
+    def send_piece(self, out: Outbound, piece: Piece) -> Steps:  # noqa: ARG002
         raise ZeroDivisionError
         yield self.request(out)
 
 
 class ReadsNothing(Sandbox):
-    def send_piece(self, out: Outbound, piece: Piece) -> Steps:
+    def send_piece(self, out: Outbound, piece: Piece) -> Steps:  # noqa: ARG002
         yield self.request(out)
         raise ZeroDivisionError
 
@@ -41,10 +41,10 @@ class Two(Sandbox):
     def several(self) -> int:
         return 2
 
-    def request_to(self, out: Outbound, which: Sequence[int]) -> Note:
+    def request_to(self, out: Outbound, which: Sequence[int]) -> Note:  # noqa: ARG002
         return self.request(out)
 
-    def read_each(self, reply: Reply | NoReply, which: Sequence[int]) -> list[Outcome]:
+    def read_each(self, reply: Reply | NoReply, which: Sequence[int]) -> list[Outcome]:  # noqa: ARG002
         return [Sent(f"id {n}") for n in which]
 
 
@@ -54,12 +54,12 @@ class CountsNothing(Two):
 
 
 class NamesNothing(Two):
-    def request_to(self, out: Outbound, which: Sequence[int]) -> Note:
+    def request_to(self, out: Outbound, which: Sequence[int]) -> Note:  # noqa: ARG002
         raise ZeroDivisionError
 
 
 class TellsOfOne(Two):
-    def read_each(self, reply: Reply | NoReply, which: Sequence[int]) -> list[Outcome]:
+    def read_each(self, reply: Reply | NoReply, which: Sequence[int]) -> list[Outcome]:  # noqa: ARG002
         return [Sent("id")]
 
 

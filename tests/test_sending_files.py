@@ -363,7 +363,11 @@ def test_an_upload_that_a_stop_cuts_is_no_try_and_goes_whole_later(
     first.terminate()
     assert first.wait(30) == 0
     found = service.delivery(f"{message}-0", None)
-    assert (found.delivery.state.value, found.delivery.attempts, found.last) == ("scheduled", 0, None)
+    assert (found.delivery.state.value, found.delivery.attempts, found.last) == (
+        "scheduled",
+        0,
+        None,
+    )
     messenger.reads_s = 0
     start("postrider", "worker")
     wait_until(lambda: state(service, message) == "sent", 30)
@@ -460,7 +464,7 @@ def test_giving_up_ends_what_is_not_out_whole_and_nothing_else(messenger: FakeMe
             ):
                 carrier.start(form(file, url=messenger.url), replies.append)
             async with asyncio.timeout(20):
-                while not (messenger.calls and large and large[-1].left < 30_000_000):
+                while not (messenger.calls and large and large[-1].left < 30_000_000):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
             carrier.give_up()
         return replies

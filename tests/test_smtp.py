@@ -29,7 +29,7 @@ from messengers.base import (
     unanswered,
 )
 from messengers.mail import Mail
-from postrider import dialogue, timeouts
+from postrider import dialogue, smtp, timeouts
 from postrider.dialogue import CUT_OFF, MAILS, NO_ANSWER
 from postrider.errands import Errands
 from postrider.model import Attachment, NewMessage, Recipient, State
@@ -457,7 +457,8 @@ def test_who_is_suppressed_gets_no_copy_and_is_not_named(
     service.suppress("mail", "zoe@example.net")
     service.suppress("mail", "bo@example.net")
     heading = Heading(
-        cc=("Zoe <zoe@example.net>", "Ana <ana@example.net>"), bcc=("bo@example.net", "cy@example.net")
+        cc=("Zoe <zoe@example.net>", "Ana <ana@example.net>"),
+        bcc=("bo@example.net", "cy@example.net"),
     )
     new = NewMessage("Hi", (Recipient(EVA, "mail"),), heading=heading)
     if by_stock:

@@ -143,10 +143,7 @@ def show(args: argparse.Namespace) -> int:
     if args.json:
         say_json(
             {
-                "keys": [
-                    {"kid": key.kid, "made_at": key.certificate.not_valid_before_utc.isoformat()}
-                    for key in keys
-                ],
+                "keys": [{"kid": key.kid, "made_at": key.made_at.isoformat()} for key in keys],
                 "encrypt_at_rest": settings.encrypt_at_rest,
                 "at_rest_keys": kept,
             }
