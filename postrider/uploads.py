@@ -124,8 +124,6 @@ class Uploads:
             for verdict, ours in zip(verdicts, moved, strict=True)
             if ours and verdict.claim.files and verdict.attempt and verdict.attempt.parts
         ]
-        if recorded:
-            self._forget(recorded)
         pipe: Any = self.redis.pipeline(transaction=False)
         ended: list[Claim] = []
         for verdict in verdicts:
@@ -145,6 +143,8 @@ class Uploads:
         if len(pipe):
             pipe.execute()
         self._release(ended)
+        if recorded:
+            self._forget(recorded)
 
     def _forget(self, keys: Sequence[str]) -> None:
         """Deletes these notes: behind those that are still to be written. Raises Unavailable when that takes too long."""
