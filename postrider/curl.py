@@ -16,23 +16,21 @@ import pycurl
 from messengers import sandbox
 from messengers.base import Errand, NoReply, Note, Reply, Request
 from postrider.errands import Errands
+from postrider.timeouts import CONNECT_S, READ_S, within_s
 from postrider.transport import (
-    CONNECT_S,
     CUT_OFF,
     MAX_REPLY,
     NO_ANSWER,
     NOT_KEPT,
-    READ_S,
-    WHOLE_S,
     FormBody,
     Inbox,
     body_of,
     broke_off,
     headers_of,
     kept,
+    limit_s,
     silence_s,
     unreadable,
-    upload_s,
 )
 
 LOOK_S = 1.0
@@ -169,8 +167,8 @@ class Concurrent:
             threads = self._threads[type(errand)] = ThreadPoolExecutor(ERRANDS, "errand")
         try:
             reply = await self._loop.run_in_executor(threads, self._errands.carry, errand)
-        except Exception:
-            log.exception("an errand broke")
+        except RuntimeError as error:  # no thread can be started; one that there is may do it yet
+            log.error("an errand was not begun: %s", error)  # noqa: TRY400 - no trace needed
             reply = NoReply(left=True, reason="internal error")
         done(reply)
 
@@ -244,6 +242,12 @@ class Concurrent:
             self._multi = self._new_multi()
         self._look = self._loop.call_later(LOOK_S, self._end_the_silent)
 
+    def give_up(self) -> None:
+        """Ends each call whose form is not out whole: nobody can have taken it."""
+        for curl, call in list(self._busy.items()):
+            if call.is_cut():
+                self._end(curl, pycurl.E_OPERATION_TIMEDOUT)
+
     def _end(self, curl: pycurl.Curl, error: int) -> None:
         call = self._busy.pop(curl)
         outcome, done = call.outcome(error), call.done
@@ -266,7 +270,7 @@ class _Call:
         curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
         curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(CONNECT_S * 1000))
-        curl.setopt(pycurl.TIMEOUT_MS, int(WHOLE_S * 1000))
+        curl.setopt(pycurl.TIMEOUT_MS, int(within_s() * 1000))
         curl.setopt(pycurl.MAXAGE_CONN, KEPT_ALIVE_S)
         curl.setopt(pycurl.CAINFO, certifi.where())
         curl.setopt(pycurl.SSL_VERIFYPEER, int(tls_verify))
@@ -299,7 +303,7 @@ class _Call:
         self._silence_s = READ_S
         if self._form:
             self._silence_s = silence_s(request)
-            self.curl.setopt(pycurl.TIMEOUT_MS, int((WHOLE_S + upload_s(request)) * 1000))
+            self.curl.setopt(pycurl.TIMEOUT_MS, int(limit_s(request) * 1000))
         if request.method != self._method:
             self._method = request.method
             self._headers = None
@@ -324,7 +328,11 @@ class _Call:
         if self._form:
             self._form.close()
             self._form = None
-            self.curl.setopt(pycurl.TIMEOUT_MS, int(WHOLE_S * 1000))
+            self.curl.setopt(pycurl.TIMEOUT_MS, int(within_s() * 1000))
+
+    def is_cut(self) -> bool:
+        """Whether it sends a form, and some of that is still here."""
+        return self._form is not None and self._form.is_cut
 
     def is_silent(self, now_s: float) -> bool:
         """Whether nothing has come for so long, nor gone."""

@@ -1,5 +1,6 @@
 """Carries what does not go by HTTP: each kind of `Errand` by who knows its protocol, in a thread of the caller's."""
 
+import logging
 from typing import Protocol
 
 from messengers.apprise import Notification
@@ -7,6 +8,9 @@ from messengers.base import Errand, NoReply, Reply
 from messengers.letters import Letter, Login
 from postrider.notifications import Notifications
 from postrider.smtp import Smtp
+
+log = logging.getLogger("postrider.errands")
+BROKE = "internal error"
 
 
 class Carrier(Protocol):
@@ -20,7 +24,6 @@ class Errands:
     """Carries errands of every kind."""
 
     def __init__(self, *, tls_verify: bool = True) -> None:
-        self.tls_verify = tls_verify
         smtp = Smtp(tls_verify=tls_verify)
         self._carriers: dict[type[Errand], Carrier] = {
             Letter: smtp,
@@ -29,8 +32,13 @@ class Errands:
         }
 
     def carry(self, errand: Errand) -> Reply | NoReply:
-        """What came back. Raises TypeError for what nobody carries."""
+        """What came back. Never raises: what broke may have left."""
         carrier = self._carriers.get(type(errand))
         if carrier is None:
-            raise TypeError(f"nobody carries a {type(errand).__name__}")
-        return carrier.carry(errand)
+            log.error("nobody carries a %s", type(errand).__name__)
+            return NoReply(left=False, reason=BROKE)
+        try:
+            return carrier.carry(errand)
+        except Exception:
+            log.exception("an errand broke")
+            return NoReply(left=True, reason=BROKE)

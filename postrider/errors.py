@@ -2,12 +2,14 @@
 
 PostriderError
   InvalidRequest       the request itself is wrong; says which field and why
+    FileGone           a file that it names was deleted meanwhile
   NotFound             no such thing, or not yours
   Forbidden            yours to see, not to do
   IllegalTransition    a delivery in a state that does not allow it
   IdempotencyConflict  the key is taken: by another body, or by a call that still runs
   TooManyRequests      over a limit of the caller's own; try again later
   Unavailable          Redis is away, full or slow; try again later
+    Unreadable         what is kept encrypted does not decrypt: its key is not here, or it was changed
   BadSignature         an incoming call that its messenger did not sign
   WrongMediaType       a body that is not JSON
   TooLarge             a body over the limit
@@ -26,6 +28,13 @@ class InvalidRequest(PostriderError):
         self.field = field
         self.reason = reason
         super().__init__(reason if alone or not field else f"{field}: {reason}")
+
+
+class FileGone(InvalidRequest):
+    """A file that the request names was there when it was looked at, and is not any more."""
+
+    def __init__(self) -> None:
+        super().__init__("attachments", "one of these files is no longer there; upload it again")
 
 
 class NotFound(PostriderError):
@@ -53,7 +62,11 @@ class IllegalTransition(PostriderError):
 
 
 class IdempotencyConflict(PostriderError):
-    """An `Idempotency-Key` that belongs to another body, or to a call that still runs."""
+    """An `Idempotency-Key` that belongs to another body, or, with `runs`, to the same call, which still runs."""
+
+    def __init__(self, reason: str, *, runs: bool = False) -> None:
+        self.runs = runs
+        super().__init__(reason)
 
 
 class TooManyRequests(PostriderError):
@@ -73,6 +86,13 @@ class Unavailable(PostriderError):
         self.retry_after_s = retry_after_s
         self.accepted_unknown = accepted_unknown
         super().__init__(reason)
+
+
+class Unreadable(Unavailable):
+    """What is kept encrypted cannot be read now, and nobody knows when: its key is missing, or somebody changed it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, retry_after_s=60)
 
 
 class Misconfigured(PostriderError):

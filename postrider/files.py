@@ -12,17 +12,19 @@ Redis
 
 import errno
 import hashlib
+import math
 import os
 import re
 import secrets
+import time
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import mkstemp
 from typing import IO, Any, BinaryIO, NamedTuple
 
 import redis
@@ -34,8 +36,10 @@ from postrider.errors import (
     NotFound,
     TooManyRequests,
     Unavailable,
+    Unreadable,
 )
 from postrider.model import Attachment
+from postrider.ring import sync_folder
 from postrider.scripts import Scripts, unavailable_when_redis_is
 from postrider.signing import Links
 from postrider.vault import KEYLESS, Vault
@@ -44,13 +48,19 @@ UNUSED_KEPT_S = 86_400.0
 NAME_LIMIT = 150
 """Characters of a file's name; some file systems have 255 bytes."""
 ID_BYTES = 16
+DRAFT = "incoming-"
+"""Begins the name of what is being written, where that needs one."""
+DRAFT_KEPT_S = 86_400.0
+"""Seconds without a write after which nobody writes it any more."""
+LOOK_S = 3_600.0
+"""Seconds between two looks for such that are left over, in one process."""
 SEALED = ".sealed"
 """Behind the name of what is encrypted on the disk."""
 LINKED_WITHIN_S = 60.0
 """From when a file gets its id until it is kept: for the disk."""
 ROOM_AGAIN_S = 60
 """When a client over its bytes may try again: some of its files may be gone by then."""
-_ID = re.compile(r"[\w-]{22}")
+_ID = re.compile(r"[\w-]{22}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +97,15 @@ class Files:
         self.folder = folder
         self.vault = vault
         self.links = links
+        self._drafts_looked_at = -math.inf
 
     # -- keeping
 
     def incoming(self) -> "Incoming":
-        """A new file, to be written and then kept."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return Incoming(self.folder, self.vault if self.vault.seals else None)
+        """A new file, to be written and then kept. Raises Unavailable when the disk is full, OSError."""
+        with _room_needed():
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return Incoming(self.folder, self.vault if self.vault.seals else None)
 
     def keep(self, incoming: "Incoming", name: str, owner: str, now: datetime) -> Stored:
         """Keeps what was written, under a new id. Raises as `keep_all` does."""
@@ -117,11 +129,13 @@ class Files:
         try:
             for (incoming, _), stored in zip(arrived, found, strict=True):
                 incoming.link(self.path(stored.file.id, sealed=incoming.sealed))
+            with _room_needed():
+                sync_folder(self.folder)
             told = self._write(found, owner, now, kept_until)
             _refuse(told)
         except BaseException:
             if told != "ok":
-                self._give_up(found, now)
+                self.forget([stored.file.id for stored in found], now)
             raise
         return found
 
@@ -151,13 +165,6 @@ class Files:
         at, until = records.seconds(now.timestamp()), records.seconds(kept_until)
         told: bytes = self.scripts.run("files_keep", owner, size, at, until, *rows)
         return told.decode()
-
-    def _give_up(self, found: Sequence[Stored], now: datetime) -> None:
-        """Deletes them at once, or, when Redis cannot be asked, later; not what it kept though its answer was lost."""
-        client: Any = self.redis
-        with suppress(redis.RedisError, Unavailable):
-            client.zadd("pr:files:arriving", {s.file.id: 0 for s in found}, xx=True)
-            self.sweep(now)
 
     @unavailable_when_redis_is
     def left(self, owner: str) -> "Left | None":
@@ -206,14 +213,8 @@ class Files:
         last, at_s = rows[limit - 1][:2]
         return shown, records.cursor(float(at_s), last.decode())
 
-    def resolve(self, attachments: Sequence[Attachment], owner: str | None) -> tuple[File, ...]:
-        """The files that a client of `owner`'s names. Raises InvalidRequest."""
-        return tuple(
-            self.resolved(f"attachments[{n}]", asked, owner) for n, asked in enumerate(attachments)
-        )
-
     def resolved(self, field: str, asked: Attachment, owner: str | None) -> File:
-        """One of them; `field` is where it stands."""
+        """The file that a client of `owner`'s names; `field` is where it stands. Raises InvalidRequest."""
         try:
             file = self.get(asked.file, owner).file
         except NotFound:
@@ -235,10 +236,17 @@ class Files:
         if self.links:
             with suppress(OSError):  # no key can be made: who needs a link says that there is none
                 link = self.links.url(file.id, file.name)
-        return replace(file, open=partial(self.open, file.id), link=link)
+        return replace(file, open=partial(self._open_to_send, file.id), link=link)
+
+    def _open_to_send(self, id_: str) -> BinaryIO:
+        """The same as `open`, for who knows no keys. Raises OSError alone."""
+        try:
+            return self.open(id_)
+        except (Unreadable, ValueError) as error:
+            raise OSError(str(error)) from error
 
     def open(self, id_: str) -> BinaryIO:
-        """What a file holds, from its beginning. Raises OSError."""
+        """What a file holds, from its beginning. Raises OSError, and Unreadable when its key is not here."""
         try:
             return self.path(id_).open("rb")
         except FileNotFoundError:
@@ -255,13 +263,39 @@ class Files:
         self._clear(100)
         return True
 
+    def forget(self, ids: Iterable[str], now: datetime) -> None:
+        """Deletes what came for nothing, but for what something needs. Never raises: what cannot be deleted now the sweep
+        deletes, within a day."""
+        with suppress(redis.RedisError, OSError):
+            for id_ in ids:
+                self.scripts.run("files_delete", records.seconds(now.timestamp()), 1, id_)
+            self._clear(100)
+
     @unavailable_when_redis_is
     def sweep(self, now: datetime, most: int = 100) -> None:
-        """Deletes what nobody has needed for long enough, and what did not get here whole."""
+        """Deletes what nobody has needed for long enough, and what did not get here whole. Raises Unavailable."""
         at = records.seconds(now.timestamp())
         while self.scripts.run("files_delete", at, most, ""):
             pass
-        self._clear(most)
+        try:
+            self._clear(most)
+            if time.monotonic() >= self._drafts_looked_at + LOOK_S:
+                self._drafts_looked_at = time.monotonic()
+                self._clear_drafts()
+        except OSError as error:  # which is to end no process that sends
+            raise Unavailable(f"files cannot be deleted: {error}") from error
+
+    def _clear_drafts(self) -> None:
+        """Deletes what processes died over; seldom, as it reads the whole folder."""
+        if not self.folder.is_dir():
+            return
+        with os.scandir(self.folder) as entries:
+            drafts = [entry for entry in entries if entry.name.startswith(DRAFT)]
+        for entry in drafts:
+            with suppress(FileNotFoundError):  # another sweep was faster, or it has got its name
+                # By the clock of whoever wrote it, as the file system has no other.
+                if time.time() - entry.stat().st_mtime > DRAFT_KEPT_S:
+                    Path(entry).unlink()
 
     def _clear(self, most: int) -> None:
         client: Any = self.redis
@@ -284,7 +318,10 @@ class Files:
 
 
 class Incoming:
-    """A file that is being written: gone when it is closed without having been linked, also when this process dies."""
+    """A file that is being written: gone when it is closed without having been linked.
+
+    When this process dies, too: at once, or in a day where the file system has only files with names.
+    """
 
     def __init__(self, folder: Path, vault: Vault | None = None) -> None:
         """`vault`: it is encrypted on the disk."""
@@ -300,19 +337,17 @@ class Incoming:
             with suppress(OSError):  # some file systems cannot
                 fd = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600)
                 return os.fdopen(fd, "w+b")
-        named = NamedTemporaryFile(dir=folder, prefix="incoming-", delete=False)  # noqa: SIM115 - closed by close()
-        self._named = Path(named.name)
-        return named.file
+        fd, name = mkstemp(dir=folder, prefix=DRAFT)
+        self._named = Path(name)
+        return os.fdopen(fd, "w+b")
 
     def write(self, part: bytes) -> int:
         """Appends. Raises Unavailable when the disk is full, OSError."""
-        try:
+        with _room_needed():
             if self._writer is None:
                 self.file.write(part)
             else:
                 self._writer.write(part)
-        except OSError as error:
-            raise _no_room(error) from error
         self._digest.update(part)
         self.size += len(part)
         return len(part)
@@ -340,27 +375,27 @@ class Incoming:
         return self._digest.hexdigest()
 
     def replace(self, path: Path) -> None:
-        """Makes it stay as `path`, also where there is a file already."""
-        draft = path.with_name(f"incoming-{secrets.token_hex(8)}")
+        """Makes it stay as `path`, also where there is a file already. Raises as `write` does."""
+        draft = path.with_name(DRAFT + secrets.token_hex(8))
         self.link(draft)
-        draft.replace(path)
+        with _room_needed():
+            draft.replace(path)
+            sync_folder(path.parent)
 
     def link(self, path: Path) -> None:
-        """Makes it stay, as `path`."""
-        try:
+        """Makes it stay, as `path`; for good once the folder is synced. Raises as `write` does."""
+        with _room_needed():
             if self._writer is not None:
                 self._writer.end()
             self.file.flush()
-        except OSError as error:
-            raise _no_room(error) from error
-        os.fsync(self.file.fileno())
-        if self._named:
-            self._named.rename(path)
-            self._named = None
-        else:
-            # The folder's descriptor counts for nothing here, but has Python call linkat(), which alone follows this link.
-            fd = self.file.fileno()
-            os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
+            os.fsync(self.file.fileno())
+            if self._named:
+                self._named.rename(path)
+                self._named = None
+            else:
+                # The folder's descriptor counts for nothing here, but has Python call linkat(), which alone follows this link.
+                fd = self.file.fileno()
+                os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
 
     def close(self) -> None:
         """Ends the writing."""
@@ -369,10 +404,16 @@ class Incoming:
             self._named.unlink(missing_ok=True)
 
 
-def _no_room(error: OSError) -> Exception:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return Unavailable("there is no room for it on the disk", retry_after_s=ROOM_AGAIN_S)
-    return error
+@contextmanager
+def _room_needed() -> Iterator[None]:
+    """Raises Unavailable when the disk is full, whatever of the writing finds that out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        why = "there is no room for it on the disk"
+        raise Unavailable(why, retry_after_s=ROOM_AGAIN_S) from error
 
 
 def _fields(stored: Stored) -> list[str]:

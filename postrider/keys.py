@@ -23,6 +23,8 @@ from postrider.ring import Ring
 BITS = 3072
 VALID_FOR = timedelta(days=20 * 365)
 """A certificate's life: it says nothing but whose key it is, and ends with its key."""
+BEFORE = timedelta(days=1)
+"""It is valid so long before it was made: a client's clock may be behind."""
 OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
 
 
@@ -35,6 +37,11 @@ class Key:
     kid: str
     pem: str
     certificate_pem: str
+
+    @property
+    def made_at(self) -> datetime:
+        """When it was made."""
+        return self.certificate.not_valid_before_utc + BEFORE
 
     @property
     def size(self) -> int:
@@ -85,7 +92,7 @@ def _make() -> bytes:
         .issuer_name(name)
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))  # a client's clock may be behind
+        .not_valid_before(now - BEFORE)
         .not_valid_after(now + VALID_FOR)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_only_encrypts(), critical=True)

@@ -302,6 +302,8 @@ class Message:
     heading: Heading | None = field(default=None, repr=False)
     partial: bool = False
     """Of one of its deliveries some files have gone, and others were refused."""
+    unreadable: str = ""
+    """Why its text, which is then left out, cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import redis
@@ -122,9 +122,7 @@ class Outbox:
         pipe: Any = self.redis.pipeline(transaction=False)
         pipe.llen("pr:outbox").lindex("pr:outbox", 0)
         count, oldest = pipe.execute()
-        return count, datetime.fromtimestamp(
-            float(json.loads(oldest)["at"]), UTC
-        ) if oldest else None
+        return count, records.moment(json.loads(oldest)["at"]) if oldest else None
 
     @unavailable_when_redis_is
     def claim(

@@ -18,7 +18,8 @@ import pycurl
 from messengers.base import NoReply, Reply
 from postrider.curl import Headers
 from postrider.guard import Address, Guard, Refused, Target
-from postrider.transport import CONNECT_S, CUT_OFF, MAX_REPLY, NO_ANSWER
+from postrider.timeouts import CONNECT_S
+from postrider.transport import CUT_OFF, MAX_REPLY, NO_ANSWER
 
 WHOLE_S = 10.0
 """Seconds for the call, once the name is resolved, unless its caller says otherwise."""

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import functools
 import hashlib
 import json
 import math
@@ -11,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from messengers.base import File, Heading, Receipt, Template
-from postrider.errors import InvalidRequest
+from postrider.errors import InvalidRequest, Unreadable
 from postrider.model import (
     LETTERS,
     QUEUES,
@@ -88,7 +89,7 @@ def message_fields(
     if m.tags:
         fields["tags"] = _as_json(m.tags)
     if m.files:
-        fields["files"] = _as_json([_file_fields(file) for file in m.files])
+        fields["files"] = files_line(m.files)
         fields["file_ids"] = " ".join(dict.fromkeys(file.id for file in m.files if file.id))
     fields |= {name: value for name, value in further.items() if value}
     return [part for field in fields.items() for part in field]
@@ -110,27 +111,41 @@ def template_of(mid: str) -> str:
 
 
 def messages(flat: Sequence[Any], vault: Vault = KEYLESS) -> dict[str, Message]:
-    """What a script gives of messages (id, fields, id, fields ...), by id."""
+    """What a script gives of messages (id, fields, id, fields ...), by id. Raises Unreadable."""
+    return {mid: _readable(found) for mid, found in _messages(flat, vault).items()}
+
+
+def message(mid: str, flat: Sequence[bytes], vault: Vault = KEYLESS) -> Message:
+    """A message out of all its fields: name, value, name, value ... Raises Unreadable."""
+    return _readable(_message(mid, dict(zip(flat[::2], flat[1::2], strict=True)), vault))
+
+
+def _readable(found: Message) -> Message:
+    if found.unreadable:
+        raise Unreadable(found.unreadable)
+    return found
+
+
+def _messages(flat: Sequence[Any], vault: Vault) -> dict[str, Message]:
     return {
         mid.decode(): _message(mid.decode(), dict(zip(SENT_WITH, values, strict=True)), vault)
         for mid, values in zip(flat[::2], flat[1::2], strict=True)
     }
 
 
-def message(mid: str, flat: Sequence[bytes], vault: Vault = KEYLESS) -> Message:
-    """A message out of all its fields: name, value, name, value ..."""
-    return _message(mid, dict(zip(flat[::2], flat[1::2], strict=True)), vault)
-
-
 def _message(mid: str, fields: Mapping[bytes, Any], vault: Vault) -> Message:
+    """A message; without its text, where that cannot be read."""
     template, more, tags, files = (
         fields.get(name) for name in (b"template", b"more", b"tags", b"files")
     )
-    body = fields[b"body"]
-    if body[:1] == b"\0":  # asked here, so that nothing is called for what is not encrypted
-        body = vault.open(body, body_of(mid))
-    if template and template[:1] == b"\0":
-        template = vault.open(template, template_of(mid))
+    body, unreadable = fields[b"body"], ""
+    try:
+        if body[:1] == b"\0":  # asked here, so that nothing is called for what is not encrypted
+            body = vault.open(body, body_of(mid))
+        if template and template[:1] == b"\0":
+            template = vault.open(template, template_of(mid))
+    except Unreadable as error:
+        unreadable, body, template = str(error), b"", None
     told = json.loads(more) if more else {}
     name, language, components = json.loads(template) if template else ("", "", [])
     return Message(
@@ -146,11 +161,22 @@ def _message(mid: str, fields: Mapping[bytes, Any], vault: Vault) -> Message:
         reference=(fields.get(b"reference") or b"").decode(),
         tags=tuple(json.loads(tags)) if tags else (),
         services=tuple((fields.get(b"services") or b"").decode().split()),
-        files=tuple(File(**told) for told in json.loads(files)) if files else (),
+        files=read_files(files),
         format=told.get("format", "plain"),
         heading=heading(told["mail"]) if "mail" in told else None,
         partial=bool(fields.get(b"partial")),
+        unreadable=unreadable,
     )
+
+
+def files_line(files: Sequence[File]) -> str:
+    """What is kept of a message's files."""
+    return _as_json([_file_fields(file) for file in files])
+
+
+def read_files(line: bytes | None) -> tuple[File, ...]:
+    """The files that it tells of."""
+    return tuple(File(**told) for told in json.loads(line)) if line else ()
 
 
 def _file_fields(file: File) -> dict[str, Any]:
@@ -246,9 +272,9 @@ def delivery(id_: str, raw: bytes) -> Delivery:
 def claims(
     now: bytes, rows: Sequence[Any], messages_: Sequence[Any], vault: Vault = KEYLESS
 ) -> Iterator[Claim]:
-    """What a script gives of claims."""
+    """What a script gives of claims; one of a message that cannot be read, too: all of them are ours by now."""
     at = moment(now)
-    known = messages(messages_, vault)
+    known = _messages(messages_, vault)
     for job_id, attempts, account, uuid, to, how, deaths, held in rows:
         yield Claim(
             job_id=job_id.decode(),
@@ -269,9 +295,7 @@ def attempt_line(v: Verdict) -> str:
     if a is None:
         return ""
     line = (a.started_at.timestamp(), a.ended_at.timestamp(), a.outcome, a.reason, a.provider_id)
-    if not a.parts:
-        return _as_json(line)
-    return _as_json((*line, [part and (part.outcome, part.said) for part in a.parts]))
+    return _as_json((*line, _told(a.parts)) if a.parts else line)
 
 
 def receipt_line(receipt: Receipt, now: datetime) -> str:
@@ -301,25 +325,42 @@ def attempts(raw: bytes | None) -> list[Attempt]:
     """The attempts that these lines tell of, in the order in which they were recorded."""
     lines = [json.loads(line) for line in (raw or b"").splitlines()]
     return [
-        Attempt(moment(started), moment(ended), outcome, reason, provider_id, _parts(more))
+        Attempt(moment(started), moment(ended), outcome, reason, provider_id, _parts(*more))
         for started, ended, outcome, reason, provider_id, *more in _of_length((5, 6), lines)
     ]
 
 
-def _parts(told: list[Any]) -> tuple[Part | None, ...]:
-    return tuple(part and Part(*part) for part in told[0]) if told else ()
+def _told(parts: Sequence[Part | None]) -> list[tuple[str, str] | None]:
+    return [(part.outcome, part.said) if part else None for part in parts]
+
+
+def _parts(told: Sequence[Any] = ()) -> tuple[Part | None, ...]:
+    return tuple(part and Part(*part) for part in told)
+
+
+def parts_line(parts: Sequence[Part | None]) -> str:
+    """What has become of each piece, as it is noted while the rest is being sent."""
+    return _as_json(_told(parts))
+
+
+def read_parts(line: bytes | None) -> tuple[Part | None, ...]:
+    """What such a note tells."""
+    return _parts(json.loads(line)) if line else ()
 
 
 def parts(raw: bytes | None) -> tuple[Part | None, ...]:
-    """What the attempts that these lines tell of have done with each piece: what has gone has gone."""
-    found: tuple[Part | None, ...] = ()
-    for attempt in attempts(raw):
-        if not found:
-            found = attempt.parts
-        elif attempt.parts:
-            both = zip(found, attempt.parts, strict=True)
-            found = tuple(old if old and old.outcome == "sent" else new for old, new in both)
-    return found
+    """What the attempts that these lines tell of have done with each piece."""
+    return functools.reduce(merged, (attempt.parts for attempt in attempts(raw)), ())
+
+
+def merged(old: tuple[Part | None, ...], new: tuple[Part | None, ...]) -> tuple[Part | None, ...]:
+    """What has become of each piece by both: what has gone has gone.
+
+    Where they were not cut alike (the text was changed, a target has got another place) the later ones count.
+    """
+    if len(old) != len(new):
+        return new or old
+    return tuple(a if a and a.outcome == "sent" else b or a for a, b in zip(old, new, strict=True))
 
 
 def event_line(

@@ -9,6 +9,7 @@ from typing import Any
 
 import redis
 
+from messengers.base import File
 from postrider import records
 from postrider.errors import IdempotencyConflict
 from postrider.scripts import Scripts, unavailable_when_redis_is
@@ -22,6 +23,15 @@ class Once:
 
     key: str
     asked: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class First:
+    """What the first call with a key has accepted, when, and with which files."""
+
+    message: str
+    at: datetime
+    files: tuple[File, ...] = ()
 
 
 class Repeats:
@@ -49,32 +59,42 @@ class Repeats:
                 return mid.decode(), records.moment(at)
             case [b"runs", bytes(wait_s)]:
                 raise IdempotencyConflict(
-                    f"the first call with this Idempotency-Key still runs; ask again in {math.ceil(float(wait_s))} s"
+                    f"the first call with this Idempotency-Key still runs; ask again in {math.ceil(float(wait_s))} s",
+                    runs=True,
                 )
         raise IdempotencyConflict(
             "this Idempotency-Key came with another body before; use a new one"
         )
 
     @unavailable_when_redis_is
-    def accepted(self, owner: str, once: Once) -> str | None:
-        """The message that was accepted with this key and body, or None."""
+    def accepted(self, owner: str, once: Once) -> First | None:
+        """What was accepted with this key and body, or None."""
         client: Any = self.redis
-        names = ("for", "message", "done")
-        asked, mid, done = client.hmget(f"pr:once:{_key(owner, once)}", names)
+        names = ("for", "message", "accepted", "done", "files")
+        asked, mid, at, done, kept = client.hmget(f"pr:once:{_key(owner, once)}", names)
         if asked is None or asked.decode() != _fingerprint(once):
             return None
-        if done or client.hexists(b"pr:m:" + mid, "committed"):
-            message_id: str = mid.decode()
-            return message_id
-        return None
+        committed, files = client.hmget(b"pr:m:" + mid, "committed", "files")
+        if not done and not committed:
+            return None
+        return First(mid.decode(), records.moment(at), records.read_files(files or kept))
 
     @unavailable_when_redis_is
-    def end(self, owner: str, once: Once, message_id: str, *, accepted: bool) -> None:
-        """Keeps the key for what was accepted, also when that is forgotten; frees it when nothing was.
+    def end(
+        self,
+        owner: str,
+        once: Once,
+        message_id: str,
+        *,
+        accepted: bool,
+        files: Sequence[File] = (),
+    ) -> None:
+        """Keeps the key for what was accepted, with its `files`, also when that is forgotten; frees it when nothing was.
 
         Nothing, when another call has taken it since: this one ran for too long.
         """
-        self.scripts.run("once_end", _key(owner, once), message_id, int(accepted))
+        kept = records.files_line(files) if files else ""
+        self.scripts.run("once_end", _key(owner, once), message_id, int(accepted), kept)
 
     @unavailable_when_redis_is
     def say(self, message_id: str, said: Sequence[str], within_s: float) -> int | None:

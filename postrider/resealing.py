@@ -1,5 +1,6 @@
 """Encrypting anew what is kept, under the newest key: a part at a time, while everything runs."""
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 import redis
 
 from postrider import records, sealed
+from postrider.errors import Unreadable
 from postrider.files import SEALED, Files, Incoming
 from postrider.inbox import note_of
 from postrider.schedules import body_of
@@ -20,12 +22,21 @@ Field = tuple[bytes, bytes, str]
 """A hash, one of its fields, and that place as the vault knows it."""
 
 
+log = logging.getLogger("postrider.resealing")
+
+
 @dataclass(slots=True)
 class Resealed:
-    """How many texts and files were encrypted anew."""
+    """How many texts and files were encrypted anew, and how many stayed as they are because nobody can read them."""
 
     texts: int = 0
     files: int = 0
+    unreadable: int = 0
+
+    def leave(self, what: str, error: Exception) -> None:
+        """Counts one that cannot be read, and names it in the log."""
+        self.unreadable += 1
+        log.warning("%s stays as it is: %s", what, error)
 
 
 class Resealing:
@@ -41,10 +52,13 @@ class Resealing:
         """All of it; `told` hears after each part how far it is."""
         done = Resealed()
         for part in self._parts():
-            done.texts += self._texts(part)
+            done.texts += self._texts(part, done)
             told(done)
         for id_, is_sealed in self._kept():
-            done.files += self._file(id_, is_sealed=is_sealed)
+            try:
+                done.files += self._file(id_, is_sealed=is_sealed)
+            except (Unreadable, sealed.Damaged) as error:
+                done.leave(f"file {id_}", error)
             told(done)
         return done
 
@@ -62,14 +76,18 @@ class Resealing:
             yield [(b"pr:inbox", key, note_of(key.decode())) for key in notes]
 
     @unavailable_when_redis_is
-    def _texts(self, fields: list[Field]) -> int:
+    def _texts(self, fields: list[Field], done: Resealed) -> int:
         pipe: Any = self.redis.pipeline(transaction=False)
         for key, name, _ in fields:
             pipe.hget(key, name)
         args: list[bytes] = []
         for (key, name, place), kept in zip(fields, pipe.execute(), strict=True):
-            if kept and not self.vault.is_current(kept):
+            if not kept or self.vault.is_current(kept):
+                continue
+            try:
                 args += (key, name, kept, self.vault.seal(self.vault.open(kept, place), place))
+            except Unreadable as error:
+                done.leave(place, error)
         return int(self.scripts.run("reseal", *args)) if args else 0
 
     # -- files
@@ -82,6 +100,7 @@ class Resealing:
             if self.files.is_id(name):
                 yield name, entry.name.endswith(SEALED)
 
+    @unavailable_when_redis_is
     def _file(self, id_: str, *, is_sealed: bool) -> int:
         """1 if it was encrypted anew. Who reads it meanwhile reads what it was; it is the same."""
         path = self.files.path(id_, sealed=is_sealed)
@@ -103,8 +122,13 @@ class Resealing:
                 new.close()
         if not is_sealed:
             path.unlink(missing_ok=True)
-        client: Any = self.redis
-        if not client.exists(f"pr:file:{id_}"):  # deleted meanwhile: it must not come back
+        pipe: Any = (
+            self.redis.pipeline()
+        )  # both at the same moment: when it is kept, the one becomes the other
+        pipe.exists(f"pr:file:{id_}")
+        pipe.zscore("pr:files:arriving", id_)
+        known, arrives = pipe.execute()
+        if not known and arrives is None:  # deleted meanwhile: it must not come back
             self.files.path(id_, sealed=True).unlink(missing_ok=True)
         return 1
 

@@ -16,6 +16,15 @@ SETTLED_NS = 2 * 10**9
 """A folder that changed less than this ago may change again within the same tick of its clock, unseen."""
 
 
+def sync_folder(folder: Path) -> None:
+    """Which names there are in `folder` outlasts a power cut. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class Ring(Generic[T]):
     """What one folder holds. `make` gives a new secret as it is written, `read` makes something of it."""
 
@@ -78,10 +87,6 @@ class Ring(Generic[T]):
                 os.link(draft, self.folder / f"{number:08d}{self._suffix}")
         finally:
             draft.unlink()
-        folder = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # nothing may be encrypted with what a power cut takes away
-        finally:
-            os.close(folder)
+        sync_folder(self.folder)  # nothing may be encrypted with what a power cut takes away
         self._look()
         return self._every[0]

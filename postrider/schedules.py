@@ -13,7 +13,7 @@ from typing import Any, Literal
 import redis
 
 from postrider import records
-from postrider.errors import InvalidRequest
+from postrider.errors import FileGone
 from postrider.recurrence import Occurrence, Recurrence
 from postrider.room import Room
 from postrider.scripts import Scripts, unavailable_when_redis_is
@@ -133,8 +133,7 @@ class Schedules:
     def put(
         self, schedule: Schedule, look_at: datetime | None, body: dict[str, Any] | None = None
     ) -> bool:
-        """Writes it, to be looked at again at that moment; False when it has changed since it was read.
-        Raises InvalidRequest when a file of it is gone.
+        """Writes it, to be looked at again at that moment; False when it has changed since it was read. Raises FileGone.
 
         `body`: its message as the client gave it; None leaves it as it is.
         """
@@ -150,9 +149,7 @@ class Schedules:
             "schedule_put", schedule.id, schedule.version, at, schedule.owner, *told, *more
         )
         if done == b"gone":
-            raise InvalidRequest(
-                "attachments", "one of these files is no longer there; upload it again"
-            )
+            raise FileGone
         return bool(done)
 
     @unavailable_when_redis_is

@@ -56,7 +56,7 @@ class Writer:
 
 
 class Reader(io.RawIOBase):
-    """What such a file holds; reads and seeks as a plain one does. Raises Damaged."""
+    """What such a file holds; reads and seeks as a plain one does. Raises Damaged, and at first Unreadable."""
 
     def __init__(self, file: IO[bytes], vault: Vault, *, closes: bool = True) -> None:
         super().__init__()
@@ -121,5 +121,10 @@ def key_id(file: IO[bytes]) -> bytes:
 
 
 def reading(file: IO[bytes], vault: Vault, *, closes: bool = True) -> BinaryIO:
-    """What such a file holds, from its beginning. Raises Damaged."""
-    return cast(BinaryIO, io.BufferedReader(Reader(file, vault, closes=closes), CHUNK))
+    """What such a file holds, from its beginning. Raises Damaged, Unreadable; with `closes` it is closed then."""
+    try:
+        return cast(BinaryIO, io.BufferedReader(Reader(file, vault, closes=closes), CHUNK))
+    except BaseException:
+        if closes:
+            file.close()
+        raise

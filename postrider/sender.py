@@ -1,6 +1,7 @@
 """Sending: claims what is due, makes each attempt, records how it ended. Carries nothing itself: workers do."""
 
 import logging
+import math
 import secrets
 import threading
 import time
@@ -20,6 +21,7 @@ from messengers.base import (
     Note,
     Outbound,
     Outcome,
+    Piece,
     Pieces,
     Places,
     Rejected,
@@ -27,6 +29,7 @@ from messengers.base import (
     Request,
     Retry,
     Sent,
+    Steps,
     Taken,
     TakesFiles,
     Unclear,
@@ -38,10 +41,11 @@ from postrider.counts import Counts
 from postrider.errors import Unavailable
 from postrider.files import Files
 from postrider.limits import Limits, limits_of
-from postrider.model import Claim, NewMessage, Part, Signal, State, Verdict
+from postrider.model import Claim, Message, NewMessage, Part, Signal, State, Verdict
 from postrider.records import account_key
 from postrider.settings import Settings
 from postrider.store import Claimed, Store
+from postrider.suppressions import Suppressions
 from postrider.transport import Transport
 from postrider.uploads import Uploads
 
@@ -50,10 +54,14 @@ log = logging.getLogger("postrider.sender")
 LEASE_S = 15.0
 """A claim of ours; renewed while its worker lives. With the longest grace still under a minute."""
 STOCK_LEASE_S = 55.0
-"""A stock worker cannot renew its lease: longer than any attempt (transport.WHOLE_S), and recording it."""
+"""A stock worker cannot renew its lease: longer than any attempt (timeouts.WHOLE_S), and recording it."""
 AWAY_S = 0.5
 """Seconds between tries while Redis is away."""
 RENEW_S = 15.0
+UNREADABLE_S = 60.0
+"""Seconds after which a message that cannot be read is looked at again: its key may be back."""
+TOLD = 1_000
+"""Messages of which it is remembered that the log has them."""
 UPLOADED_S = 1.0
 """Seconds after which is looked again whether somebody else's upload of a file has ended."""
 RECORD_WITHIN_S = 20.0
@@ -85,7 +93,9 @@ class Sender:
         self.accounts = accounts
         self.counts = counts
         self.files = files
-        places = {key: a.several() for key, a in _every(accounts) if isinstance(a, Places)}
+        self.suppressions = Suppressions(store.redis)
+        adapters: Mapping[tuple[str, str], object] = accounts
+        places = {key: a.several() for key, a in adapters.items() if isinstance(a, Places)}
         self.places = frozenset(places)
         several = frozenset(key for key, count in places.items() if count > 1)
         self.uploads = Uploads(store.redis, files, accounts, several)
@@ -93,6 +103,7 @@ class Sender:
         self.limits = {
             key: limits_of(adapter, settings, paces.get(key)) for key, adapter in accounts.items()
         }
+        self._told: dict[str, float] = {}
 
     def receivers(self, new: NewMessage) -> int | None:
         """How many recipients of `new` one call reaches, where calls reach several."""
@@ -132,7 +143,7 @@ class Sender:
             busy=busy,
             alone=alone,
         )
-        return replace(claimed, claims=self.uploads.ready(claimed.claims))
+        return replace(claimed, claims=self.suppressions.spared(self.uploads.ready(claimed.claims)))
 
     def _specs(self, free: Mapping[tuple[str, str], int] | int) -> dict[str, Any]:
         offset = datetime.now(ZoneInfo(self.settings.tz)).utcoffset() or timedelta()
@@ -169,6 +180,9 @@ class Sender:
         if forbidden := [v for v in map(verdicts.not_allowed, claims) if v is not None]:
             allowed = {v.claim.job_id for v in forbidden}
             return forbidden + [verdicts.handed_back(c) for c in claims if c.job_id not in allowed]
+        if claims[0].message.unreadable:
+            self._tell_unreadable(claims[0].message)
+            return [verdicts.waits(claim, UNREADABLE_S) for claim in claims]
         to = claims[0].recipient
         adapter = self.accounts[to.service, to.account]
         if (to.service, to.account) in self.places:
@@ -190,33 +204,42 @@ class Sender:
             return _one_sign(
                 [self.verdict(c, o, took_s) for c, o in zip(claims, outcomes, strict=True)]
             )
-        except Exception:
-            log.exception("delivery %s: the attempt broke", claims[0].delivery_id)
-            broke = NoReply(left, "internal error")
-            outcomes = self._outcomes(adapter, broke, [_outbound(claim) for claim in claims])
-            return _one_sign([self.verdict(c, o) for c, o in zip(claims, outcomes, strict=True)])
+        except Exception as error:  # noqa: BLE001 - an adapter may do anything
+            outcome = _broke(claims[0], error, left=left)
+            return _one_sign([self.verdict(claim, outcome) for claim in claims])
+
+    def _tell_unreadable(self, message: Message) -> None:
+        """Says so in the log, of each message once a minute at most, however many deliveries it has."""
+        now = time.monotonic()
+        if now < self._told.get(message.id, -math.inf) + UNREADABLE_S:
+            return
+        log.warning("message %s waits, as it cannot be read: %s", message.id, message.unreadable)
+        self._told.pop(message.id, None)
+        self._told[message.id] = now
+        if len(self._told) > TOLD:
+            del self._told[next(iter(self._told))]
 
     def _attempt_files(
         self, claim: Claim, adapter: Pieces, started: float
     ) -> Generator[Request | Note | Errand, Reply | NoReply, Verdict]:
         """One try at a message with files: each of its pieces that has not gone, until one cannot go now."""
         if claim.waits:
-            return verdicts.waits_for_upload(claim, UPLOADED_S)
+            # Sent by somebody else's upload then, by the id that this gives.
+            return verdicts.waits(claim, UPLOADED_S)
         out = _outbound(claim)
-        pieces = adapter.pieces(out)
+        try:
+            pieces = adapter.pieces(out)
+        except Exception as error:  # noqa: BLE001 - an adapter may do anything
+            return self.verdict(claim, _broke(claim, error, left=False))
         parts = _parts_of(claim, len(pieces))
         known: dict[int, str] = {}
-        last: Outcome = Unclear("nothing was left to send")
+        last: Outcome = verdicts.NOTHING
         for n, piece in enumerate(pieces):
             done = parts[n]
             if done and done.outcome == "sent":
                 last = Sent(done.said)
                 continue
-            try:
-                taken = yield from adapter.send_piece(out, piece)
-            except Exception:
-                log.exception("delivery %s: the attempt broke", claim.delivery_id)
-                taken = Taken(Unclear("internal error"))
+            taken = yield from _send_piece(claim, adapter, out, piece)
             known |= taken.known
             last = taken.outcome
             parts[n] = _part(last)
@@ -234,24 +257,27 @@ class Sender:
         self, claim: Claim, adapter: Any, started: float
     ) -> Generator[Request | Note | Errand, Reply | NoReply, Verdict]:
         """One try at a message that goes to several places: all those at once that have not had it."""
-        count = adapter.several()
-        parts = _parts_of(claim, count)
-        which = [n for n, part in enumerate(parts) if not part or part.outcome != "sent"]
+        parts: list[Part | None] = []
+        which: list[int] = []
+        outcomes: list[Outcome] = []
         left = False
         try:
-            request = adapter.request_to(_outbound(claim), which)
-            left = True
-            reply = yield request
-            outcomes = adapter.read_each(reply, which)
-        except Exception:
-            log.exception("delivery %s: the attempt broke", claim.delivery_id)
-            broke = Unclear("internal error") if left else Retry("internal error")
-            outcomes = [broke] * len(which)
-        for n, outcome in zip(which, outcomes, strict=True):
-            parts[n] = _part(outcome)
+            parts = _parts_of(claim, adapter.several())
+            which = [n for n, part in enumerate(parts) if not part or part.outcome != "sent"]
+            if which:
+                request = adapter.request_to(_outbound(claim), which)
+                left = True
+                reply = yield request
+                outcomes = adapter.read_each(reply, which)
+            for n, outcome in zip(which, outcomes, strict=True):
+                parts[n] = _part(outcome)
+        except Exception as error:  # noqa: BLE001 - an adapter may do anything
+            outcomes = [_broke(claim, error, left=left)]
+            for n in which:
+                parts[n] = _part(outcomes[0])
         took_s = time.monotonic() - started
         found = self.verdict(claim, verdicts.of_places(parts, outcomes), took_s)
-        if any(part and part.outcome == "sent" for part in parts) and count > 1:
+        if any(part and part.outcome == "sent" for part in parts) and len(parts) > 1:
             found = replace(found, signal=Signal.ANSWERS)  # one place that is away stops no other
         return verdicts.in_parts(found, parts)
 
@@ -297,7 +323,7 @@ class Sender:
         claim = self.store.claim_one(job_id, self._specs(1), STOCK_LEASE_S)
         if claim is None:
             return
-        (claim,) = self.uploads.ready([claim])
+        (claim,) = self.suppressions.spared(self.uploads.ready([claim]))
         exchange = self.attempt([claim])
         try:
             with self._held(claim):
@@ -358,7 +384,7 @@ class Sender:
         )
         self.counts.ended(verdicts, moved)
         try:
-            self.uploads.learn(verdicts)
+            self.uploads.learn(verdicts, moved)
         except Unavailable as error:  # it is recorded; a file may go up once more
             log.warning("what messengers call some files is not kept: %s", error)
         return moved
@@ -375,10 +401,26 @@ class Sender:
         return replace(found, attempt=replace(found.attempt, parts=self.uploads.parts(claim)))
 
 
-def _every(
-    accounts: Mapping[tuple[str, str], Messenger],
-) -> Iterator[tuple[tuple[str, str], object]]:
-    yield from accounts.items()
+def _send_piece(claim: Claim, adapter: TakesFiles, out: Outbound, piece: Piece) -> Steps:
+    """The adapter's own steps; when they break, what that means: before the first call nothing has left."""
+    left = False
+    try:
+        steps = adapter.send_piece(out, piece)
+        request = next(steps)
+        left = True
+        while True:
+            request = steps.send((yield request))
+    except StopIteration as stop:
+        taken: Taken = stop.value
+        return taken
+    except Exception as error:  # noqa: BLE001 - an adapter may do anything
+        return Taken(_broke(claim, error, left=left))
+
+
+def _broke(claim: Claim, error: Exception, *, left: bool) -> Retry | Unclear:
+    """What it means that something of ours broke; `left`: when a call had left already."""
+    log.error("delivery %s: the attempt broke", claim.delivery_id, exc_info=error)
+    return unanswered(NoReply(left, "internal error"))
 
 
 def _outbound(claim: Claim) -> Outbound:

@@ -25,12 +25,21 @@ from postrider.errors import (
     Unavailable,
 )
 from postrider.fetching import Fetching
-from postrider.files import Files, Stored
+from postrider.files import Files
 from postrider.finding import Finder, Found, Summary, Wanted
 from postrider.handovers import Handovers
 from postrider.keys import Keys
 from postrider.ledger import Ledger
-from postrider.model import Client, Message, NewMessage, Recipient, State, Terms, new_message_id
+from postrider.model import (
+    Attachment,
+    Client,
+    Message,
+    NewMessage,
+    Recipient,
+    State,
+    Terms,
+    new_message_id,
+)
 from postrider.opening import opened
 from postrider.outbox import Outbox
 from postrider.planning import Planner
@@ -112,27 +121,31 @@ class Service:
         Gives it back with the recipients it has, exact duplicates dropped. With `once` a repeated call gives what the first
         one gave. Raises InvalidRequest, IdempotencyConflict, TooManyRequests, Unavailable.
         """
-        if not any(one.url and not one.link for one in new.attachments):
+        if not new.attachments:
             return self._accept_once(new, once)
-        new, fetched = self._fetched(new, once)
-        try:
-            return self._accept_once(new, once)
-        except PostriderError as error:
-            if not (isinstance(error, Unavailable) and error.accepted_unknown):
-                self.fetching.forget(fetched, self.store.now)
-            raise
-
-    def _fetched(self, new: NewMessage, once: Once | None) -> tuple[NewMessage, list[Stored]]:
-        """`new` with what is behind its URLs; a repeated call has what the first one found there."""
-        if once and (before := self.repeats.accepted(new.owner, once)):
-            with suppress(NotFound):
-                return replace(new, files=self.message(before, None).message.files), []
+        # A repeated call has what the first one had, whatever has become of its files and URLs since.
+        if once and (first := self.repeats.accepted(new.owner, once)):
+            asked = self.checks.message(replace(new, files=first.files))
+            return accepted(first.message, _timed(asked, first.at), first.at), asked.recipients
+        now = self.store.now()
         attachments, fetched = self.fetching.fetch_all(new.attachments, new.owner, self.store.now)
-        return replace(new, attachments=attachments), fetched
+        vain = {stored.file.id for stored in fetched}
+        try:
+            taken = self._accept_once(replace(new, attachments=attachments), once, new.attachments)
+            vain -= {file.id for file in taken[0].files}  # but where another call was faster
+        except PostriderError as error:
+            if isinstance(error, Unavailable) and error.accepted_unknown:
+                vain.clear()
+            raise
+        finally:
+            if vain:
+                self.files.forget(vain, now)
+        return taken
 
     def _accept_once(
-        self, new: NewMessage, once: Once | None
+        self, new: NewMessage, once: Once | None, named: Sequence[Attachment] = ()
     ) -> tuple[Message, tuple[Recipient, ...]]:
+        """`named`: its attachments as the client named them."""
         asked = self.checks.message(self.with_files(new))
         recipients = asked.recipients
         now = self.store.now()
@@ -140,15 +153,17 @@ class Service:
         message_id = new_message_id(now)
         if once is None:
             self.checks.times(new, now)
-            return self._accept(message_id, new, now), recipients
+            return self._accept(message_id, new, now, named), recipients
         kept_s = self.settings.idempotency_ttl
         runs_s = 2 * COMMIT_WITHIN_S
         before = self.repeats.begin(new.owner, once, message_id, now, runs_s=runs_s, kept_s=kept_s)
         if before is not None:
+            if asked.files and (first := self.repeats.accepted(new.owner, once)):
+                asked = replace(asked, files=first.files)
             return accepted(before[0], _timed(asked, before[1]), before[1]), recipients
         try:
             self.checks.times(new, now)
-            message = self._accept(message_id, new, now)
+            message = self._accept(message_id, new, now, named)
         except PostriderError as error:
             if not (isinstance(error, Unavailable) and error.accepted_unknown):
                 # Should this fail, too: it is free once nothing can be committed any more.
@@ -156,7 +171,7 @@ class Service:
                     self.repeats.end(new.owner, once, message_id, accepted=False)
             raise
         with suppress(Unavailable):  # the message itself tells
-            self.repeats.end(new.owner, once, message_id, accepted=True)
+            self.repeats.end(new.owner, once, message_id, accepted=True, files=message.files)
         return message, recipients
 
     def with_files(self, new: NewMessage) -> NewMessage:
@@ -187,9 +202,11 @@ class Service:
         stays = (State.CANCELLED, State.EXPIRED, State.SUPPRESSED)
         return sum(n for state, n in met.items() if state not in stays)
 
-    def _accept(self, message_id: str, new: NewMessage, now: datetime) -> Message:
+    def _accept(
+        self, message_id: str, new: NewMessage, now: datetime, named: Sequence[Attachment]
+    ) -> Message:
         if new.dedupe_within_s:
-            self._refuse_repeats(message_id, new, new.dedupe_within_s)
+            self._refuse_repeats(message_id, new, named, new.dedupe_within_s)
         message = self.store.accept(
             message_id, new, now, self.sender.receivers(new), told=self._is_told(new)
         )
@@ -204,15 +221,18 @@ class Service:
         for service, number in Counter(to.service for to in new.recipients).items():
             self.counts.add(counts.DELIVERIES, service, by=number)
 
-    def _refuse_repeats(self, message_id: str, new: NewMessage, within_s: float) -> None:
+    def _refuse_repeats(
+        self, message_id: str, new: NewMessage, named: Sequence[Attachment], within_s: float
+    ) -> None:
+        # By what was named: what is fetched gets another id each time.
+        text = "\0".join((new.body, *(one.file or one.url for one in named)))
         said = [
-            f"{new.owner}\0{to.service}\0{to.account}\0{to.uuid}\0{new.body}"
-            for to in new.recipients
+            f"{new.owner}\0{to.service}\0{to.account}\0{to.uuid}\0{text}" for to in new.recipients
         ]
         if (index := self.repeats.say(message_id, said, within_s)) is not None:
             raise InvalidRequest(
                 f"recipients[{index}]",
-                f"got this text less than {within_s:g} s ago (dedupe_within_s)",
+                f"got this text{' with these files' if named else ''} less than {within_s:g} s ago (dedupe_within_s)",
             )
 
     # -- changing what was accepted

@@ -11,7 +11,7 @@ import certifi
 from messengers.base import Errand, NoReply, Reply
 from messengers.letters import Letter, Login, Server
 from postrider.dialogue import CUT_OFF, Broken, Connection, Said
-from postrider.timeouts import BYTES_A_S, WHOLE_S
+from postrider.timeouts import within_s
 
 KEPT_S = 15.0
 """Seconds for which an idle connection is kept: shorter than servers close them after."""
@@ -44,10 +44,8 @@ class Smtp:
         """What the server said last, with its code as the status and `stage`, `message-id` and `refused` as headers."""
         if not isinstance(errand, Letter | Login):
             raise TypeError(f"no letter: {type(errand).__name__}")
-        limit_s = WHOLE_S
-        if isinstance(errand, Letter):
-            limit_s += sum(file.size for file in errand.files) / BYTES_A_S
-        give_up_at = time.monotonic() + limit_s
+        files = errand.files if isinstance(errand, Letter) else ()
+        give_up_at = time.monotonic() + within_s(sum(file.size for file in files))
         kept = self._kept(errand.server, give_up_at) if isinstance(errand, Letter) else None
         if kept:
             with suppress(Broken):  # the server closes what is idle when it likes: try a new one

@@ -1,5 +1,6 @@
 """What a file is, by what it holds: its type, as what it is shown, and a picture's size. Nobody's word for it counts."""
 
+import codecs
 import mimetypes
 from dataclasses import dataclass
 from typing import IO
@@ -34,7 +35,7 @@ def look(file: IO[bytes], name: str) -> Seen:
     """What `file` is; of its name no more than which kind of text. It is left at its end."""
     file.seek(0)
     head = file.read(HEAD)
-    media_type = _media_type(head, name)
+    media_type = _media_type(head, name, goes_on=bool(file.read(1)))
     kind = _kind(media_type, head)
     width = height = 0
     if media_type.startswith("image/"):
@@ -44,18 +45,15 @@ def look(file: IO[bytes], name: str) -> Seen:
     return Seen(media_type, kind, width, height)
 
 
-def _media_type(head: bytes, name: str) -> str:
+def _media_type(head: bytes, name: str, *, goes_on: bool) -> str:
+    """`goes_on`: there is more than `head`, whose last character may be cut in two."""
     if (found := filetype.guess(head)) is not None:
         mime: str = found.mime
         return mime
     try:
-        text = head.decode()
-    except UnicodeDecodeError as error:
-        if (
-            error.start < len(head) - 3 or not head
-        ):  # a character cut in two at the end is none of its faults
-            return UNKNOWN
-        text = head[: error.start].decode()
+        text = codecs.getincrementaldecoder("utf-8")().decode(head, final=not goes_on)
+    except UnicodeDecodeError:
+        return UNKNOWN
     if "\0" in text or not text:
         return UNKNOWN
     said, _ = mimetypes.guess_type(name)

@@ -15,7 +15,13 @@ from typing import Any, Literal
 import redis
 
 from postrider import link, records
-from postrider.errors import IllegalTransition, InvalidRequest, TooManyRequests, Unavailable
+from postrider.errors import (
+    FileGone,
+    IllegalTransition,
+    InvalidRequest,
+    TooManyRequests,
+    Unavailable,
+)
 from postrider.fsync import Fsync, Written
 from postrider.model import (
     BUCKET,
@@ -166,9 +172,7 @@ def _demand_ok(told: str) -> None:
     if told == "ok":
         return
     if told == "gone":
-        raise InvalidRequest(
-            "attachments", "one of these files is no longer there; upload it again"
-        )
+        raise FileGone
     if told == "over":
         raise IllegalTransition("its schedule has this message, or no longer plans it")
     over, _, most = told.partition(" ")

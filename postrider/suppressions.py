@@ -1,14 +1,16 @@
 """Addresses that nothing is sent to: they opted out, are dead, or somebody said so."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import redis
 
+from messengers.letters import Mailbox
 from postrider import records
 from postrider.errors import InvalidRequest
-from postrider.model import Suppression
+from postrider.model import Claim, Suppression
 from postrider.scripts import Scripts, unavailable_when_redis_is
 
 Why = Literal["opted_out", "dead", "manual"]
@@ -64,6 +66,23 @@ class Suppressions:
         return None if found is None else _suppression(member, found)
 
     @unavailable_when_redis_is
+    def spared(self, claims: list[Claim]) -> list[Claim]:
+        """`claims`, whose copies go to no address on the list."""
+        copies = {
+            _copied(claim, box)
+            for claim in claims
+            if (heading := claim.message.heading)
+            for box in (*heading.cc, *heading.bcc)
+        }
+        if not copies:
+            return claims
+        client: Any = self.redis
+        members = list(copies)
+        found = zip(members, client.hmget("pr:suppressed", members), strict=True)
+        on_it = {member for member, why in found if why is not None}
+        return [_spared(claim, on_it) for claim in claims] if on_it else claims
+
+    @unavailable_when_redis_is
     def page(self, limit: int, cursor: str | None = None, service: str = "") -> SuppressionPage:
         """A part of the list, of all or of one messenger, in order of service and uuid."""
         client: Any = self.redis
@@ -82,6 +101,26 @@ class Suppressions:
         rows = [_suppression(m, t) for m, t in zip(shown, texts, strict=True) if t is not None]
         more = len(members) > limit
         return SuppressionPage(rows, total, records.cursor(0.0, shown[-1].hex()) if more else None)
+
+
+def _copied(claim: Claim, box: str) -> str:
+    """How the address stands on the list that a copy goes to."""
+    with suppress(ValueError):  # it was one when this was accepted
+        box = Mailbox.read(box).address
+    return f"{claim.recipient.service} {box}"
+
+
+def _spared(claim: Claim, on_it: Collection[str]) -> Claim:
+    if (heading := claim.message.heading) is None:
+        return claim
+    cc, bcc = (
+        tuple(box for box in boxes if _copied(claim, box) not in on_it)
+        for boxes in (heading.cc, heading.bcc)
+    )
+    if (cc, bcc) == (heading.cc, heading.bcc):
+        return claim
+    heading = replace(heading, cc=cc, bcc=bcc)
+    return replace(claim, message=replace(claim.message, heading=heading))
 
 
 def _address(uuid: str) -> str:

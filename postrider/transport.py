@@ -21,10 +21,7 @@ from messengers import sandbox
 from messengers.base import Errand, File, NoReply, Note, Reply, Request
 from postrider.errands import Errands
 from postrider.errors import Unavailable
-from postrider.timeouts import BYTES_A_S as BYTES_A_S  # noqa: PLC0414 - for who carries besides
-from postrider.timeouts import CONNECT_S as CONNECT_S  # noqa: PLC0414
-from postrider.timeouts import READ_S as READ_S  # noqa: PLC0414
-from postrider.timeouts import WHOLE_S as WHOLE_S  # noqa: PLC0414
+from postrider.timeouts import BYTES_A_S, CONNECT_S, READ_S, within_s
 
 MAX_REPLY = 64 * 1024
 """Bytes of a reply that are read; what is longer is cut, and then means nothing."""
@@ -136,14 +133,19 @@ class _Content:
             self._opened = None
 
 
-def upload_s(request: Request) -> float:
-    """Seconds that its files add to the limit of an attempt."""
-    return sum(v.size for _, v in request.form if not isinstance(v, str)) / BYTES_A_S
+def _size(request: Request) -> int:
+    """Bytes of its files."""
+    return sum(value.size for _, value in request.form if not isinstance(value, str))
+
+
+def limit_s(request: Request) -> float:
+    """Seconds after which a call ends, whatever the other side does."""
+    return within_s(_size(request))
 
 
 def silence_s(request: Request) -> float:
     """Seconds without a byte in either direction that end a call: who got large files first passes them on."""
-    return READ_S + upload_s(request) / 4
+    return READ_S + _size(request) / BYTES_A_S / 4
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:
@@ -173,8 +175,7 @@ class Blocking:
             time.sleep(answer.after_s)
             return answer.reply
         try:
-            limit_s = WHOLE_S + upload_s(request)
-            return self._threads.submit(self._exchange, request).result(limit_s)
+            return self._threads.submit(self._exchange, request).result(limit_s(request))
         except FutureTimeoutError:
             self._threads.shutdown(wait=False)
             self._threads = ThreadPoolExecutor(1, "send")

@@ -17,7 +17,7 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from postrider.errors import Unavailable
+from postrider.errors import Unreadable
 from postrider.ring import Ring
 
 MARK = b"\0\1"
@@ -65,11 +65,15 @@ class Vault:
         return key.kid, salt, _derived(key.secret, use, salt)
 
     def derived(self, kid: bytes, salt: bytes, use: bytes) -> bytes:
-        """That key again. Raises Unavailable when its kept one is not here."""
-        for key in self.ring.every():
+        """That key again. Raises Unreadable when its kept one is not here."""
+        try:
+            kept = self.ring.every()
+        except (OSError, ValueError) as error:
+            raise Unreadable(f"the keys in {self.ring.folder} cannot be read: {error}") from error
+        for key in kept:
             if key.kid == kid:
                 return _derived(key.secret, use, salt)
-        raise Unavailable(
+        raise Unreadable(
             f"what is stored was encrypted with the key {kid.hex()}, which is not in {self.ring.folder}"
         )
 
@@ -85,7 +89,7 @@ class Vault:
         return MARK + kid + salt + nonce + AESGCM(key).encrypt(nonce, raw, place.encode())
 
     def open(self, kept: bytes, place: str) -> bytes:
-        """The text that is kept at `place`. Raises Unavailable when it cannot be read."""
+        """The text that is kept at `place`. Raises Unreadable."""
         if kept[:2] != MARK:
             return kept
         at = len(MARK)
@@ -95,7 +99,7 @@ class Vault:
         try:
             return AESGCM(key).decrypt(kept[at : at + NONCE], kept[at + NONCE :], place.encode())
         except (InvalidTag, ValueError):
-            raise Unavailable(f"{place} was changed in Redis: it does not decrypt") from None
+            raise Unreadable(f"{place} was changed in Redis: it does not decrypt") from None
 
     def is_current(self, kept: bytes) -> bool:
         """Whether a text is kept as a new one would be."""

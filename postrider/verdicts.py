@@ -24,6 +24,7 @@ PARTIAL = "partial"
 CRASHED = "crashed_worker"
 """The reason of what a worker died with, or hung, each time that it was sent alone."""
 DIED = Unclear("its worker died or hung during the attempt")
+NOTHING = Unclear("nothing was left to send")
 
 
 def verdict(
@@ -119,8 +120,8 @@ def died(claim: Claim, settings: Settings, *, grace_s: float = 0.0) -> Verdict:
     return replace(again, signal=Signal.NOTHING, deaths=deaths, kind=CRASHED)
 
 
-def waits_for_upload(claim: Claim, after_s: float) -> Verdict:
-    """Hands back a claim whose file somebody else uploads now: then it can be sent by the id that this gives."""
+def waits(claim: Claim, after_s: float) -> Verdict:
+    """Gives back a claim that cannot go now, whatever its account could do: no attempt, due then."""
     return replace(handed_back(claim), due_in_s=after_s)
 
 
@@ -150,7 +151,10 @@ def of_places(parts: Sequence[Part | None], outcomes: Sequence[Outcome]) -> Outc
         for outcome in outcomes:
             if isinstance(outcome, kind):
                 return outcome
-    return of_pieces(parts, outcomes[-1])
+    if outcomes:
+        return of_pieces(parts, outcomes[-1])
+    gone = parts[-1] if parts else None  # all of them had it before
+    return Sent(gone.said) if gone else NOTHING
 
 
 def not_allowed(claim: Claim) -> Verdict | None:
@@ -160,7 +164,7 @@ def not_allowed(claim: Claim) -> Verdict | None:
         return Verdict(claim, State.EXPIRED, signal=Signal.HANDED_BACK)
     opens_at = message.terms.opens_at(claim.at, claim.zone)
     if opens_at > claim.at:
-        return replace(handed_back(claim), due_in_s=(opens_at - claim.at).total_seconds())
+        return waits(claim, (opens_at - claim.at).total_seconds())
     return None
 
 

@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -47,7 +48,7 @@ STOPS = {signal.SIGTERM, signal.SIGINT}
 LONGEST_SLEEP_S = 1.0
 """A wake-up can be lost, and a stock rqscheduler wakes nobody: look at least this often."""
 DRAIN_S = 35.0
-"""Seconds that sends under way get to finish at a stop; longer than any attempt."""
+"""Seconds that sends under way get to finish at a stop; longer than any attempt but those with large files."""
 RECORD_WITHIN_S = 5.0
 """Seconds that the last outcomes get to be recorded at a stop."""
 REDIS_AWAY_S = 0.5
@@ -94,6 +95,13 @@ def _prepared(client: redis.Redis) -> bool:
     return True
 
 
+def _cut_short(verdict: Verdict) -> Verdict:
+    """What becomes of one that we ended before its messenger had a say. What has gone of it before is noted."""
+    if verdict.attempt is None or verdict.attempt.outcome != "retry":
+        return verdict
+    return replace(handed_back(verdict.claim), known=verdict.known)
+
+
 class _Worker:
     def __init__(
         self, settings: Settings, client: redis.Redis, registration: queue.Registration
@@ -122,6 +130,8 @@ class _Worker:
         """First job of a call -> all that went out by it."""
         self.quiet = asyncio.Event()
         """Nothing is under way."""
+        self.giving_up = False
+        """What ends now does so because we stop."""
         self.verdicts: list[Verdict] = []
         self.recording: list[Verdict] = []
         self.broken = False
@@ -264,6 +274,8 @@ class _Worker:
 
     def _ended(self, claims: tuple[Claim, ...], verdicts: list[Verdict]) -> None:
         del self.at_work[claims[0].job_id]
+        if self.giving_up:
+            verdicts = list(map(_cut_short, verdicts))
         self.verdicts += verdicts
         self.ended.set()
         if self.more:
@@ -362,11 +374,15 @@ class _Worker:
             await asyncio.sleep(TICK_S)
 
     async def _drain(self) -> None:
-        """Lets sends under way finish. What does not make it in time may have left: its lease runs out."""
+        """Lets sends under way finish. Of those that do not in time, uploads that are not out whole are handed back; what else
+        there is may have left: its lease runs out."""
         if self.at_work:
             log.info("%d sends are under way; waiting for them", len(self.at_work))
             self.quiet.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.quiet.wait(), DRAIN_S)
+            self.giving_up = True
+            self.transport.give_up()
+            self.giving_up = False
         self.give_up_at = time.monotonic() + RECORD_WITHIN_S
         self.ended.set()

@@ -12,20 +12,24 @@ from pathlib import Path
 import pytest
 import redis
 
+from messengers.base import File, Note
 from messengers.base import Incoming as Said
-from messengers.base import Note
 from postrider import records
-from postrider.errors import Unavailable
+from postrider.errors import Unavailable, Unreadable
 from postrider.files import Files
-from postrider.model import Attachment, NewMessage, Recipient
+from postrider.model import Attachment, NewMessage, Recipient, Terms
 from postrider.resealing import Resealing
-from postrider.sealed import CHUNK, Damaged, Reader
+from postrider.sealed import CHUNK, Damaged, Reader, reading
+from postrider.sender import UNREADABLE_S
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import Store
 from postrider.transport import Blocking
 from postrider.vault import KEYLESS, MARK, Vault
-from tests.conftest import Api, Postrider
+from tests.conftest import Api, Postrider, wait_until
+from tests.fake import FakeMessenger
+from tests.test_files import PNG
+from tests.test_sending_files import turn
 
 SECRET = "planted body, not to be read"
 Make = Callable[..., Service]
@@ -169,6 +173,96 @@ def test_a_missing_key_is_named(make: Make, vault: Vault) -> None:
         make(on=True).finder.message(message, None)
 
 
+def stands(service: Service, *mids: str) -> list[tuple[str, int]]:
+    """State and tries of the first delivery of each."""
+    found = []
+    for mid in mids:
+        raw = service.store.redis.hget(f"pr:d:{mid}:0", "0")
+        assert isinstance(raw, bytes)
+        delivery = records.delivery(f"{mid}-0", raw)
+        found.append((delivery.state.value, delivery.attempts))
+    return found
+
+
+def test_what_cannot_be_read_waits_while_all_others_go_and_goes_when_its_key_is_back(
+    make: Make, client: redis.Redis, vault: Vault, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = make(on=True)
+    lost = send(service, SECRET)
+    (path,), kid = vault.ring.paths(), vault.newest_id().hex()
+    vault.rotate()
+    others = [send(service, f"another {n}") for n in range(3)]
+    path.rename(tmp_path / "away")
+    for _ in range(2):
+        turn(service)
+    assert stands(service, lost, *others) == [("scheduled", 0), *[("sent", 0)] * 3]
+    ((job, due),) = client.zrange("rq:scheduler:scheduled_jobs", 0, -1, withscores=True)
+    assert 0 < due - service.store.now().timestamp() <= UNREADABLE_S
+    (told,) = [r.getMessage() for r in caplog.records if lost in r.getMessage()]
+    assert kid in told
+    with pytest.raises(Unavailable, match="which is not in"):
+        service.message(lost, None)
+    (tmp_path / "away").rename(path)
+    service.sender.deliver(job.decode(), Blocking(service.keep_note))
+    assert stands(service, lost) == [("sent", 0)]
+    assert {note["text"] for _, note in service.notes(10)} == {
+        SECRET,
+        *(f"another {n}" for n in range(3)),
+    }
+
+
+def test_the_sweep_goes_on_over_what_cannot_be_read(
+    make: Make, client: redis.Redis, vault: Vault
+) -> None:
+    service = make(on=True)
+    first, second = send(service), send(service)
+    client.hset(f"pr:m:{first}", "body", (client.hget(f"pr:m:{first}", "body") or b"")[:-1])
+    assert len(service.sender.claim("dead", 10).claims) == 2
+    now = service.store.now().timestamp()
+    for job in client.zrange("pr:leases", 0, -1):
+        client.zadd("pr:leases", {job: now - 1})
+    client.set("pr:swept", now)
+    client.delete("pr:patience")
+    service.sweep()
+    assert stands(service, first, second) == [("unknown", 1)] * 2
+    assert not client.exists("pr:leases")
+
+
+def test_what_has_expired_ends_though_nobody_can_read_it(make: Make, client: redis.Redis) -> None:
+    service = make(on=True)
+    message = send(service, terms=Terms(late_s=0))
+    client.hset(f"pr:m:{message}", mapping={"body": MARK + bytes(60), "due": "1"})
+    turn(service)
+    assert stands(service, message) == [("expired", 0)]
+
+
+def test_keys_that_cannot_be_read_are_said_to_be(vault: Vault) -> None:
+    kept = vault.seal("x", "x")
+    (path,) = vault.ring.paths()
+    path.write_bytes(b"too short")
+    with pytest.raises(Unreadable, match="cannot be read: a key has 32 bytes"):
+        Vault(vault.ring.folder).open(kept, "x")
+
+
+def test_a_schedule_whose_message_cannot_be_read_keeps_the_sweep_from_nothing(
+    env: dict[str, str], make: Make, request: pytest.FixtureRequest, client: redis.Redis
+) -> None:
+    env["ENCRYPT_AT_REST"] = "on"
+    api: Api = request.getfixturevalue("api")
+    asked = {
+        "body": SECRET, "recipients": [{"uuid": "ana", "service": "sandbox"}],
+        "repeat": {"cron": "0 9 * * *"}, "timezone": "UTC",
+    }  # fmt: skip
+    id_ = api.post("/api/v1/messages", json=asked).json()["id"]
+    client.hset(f"pr:s:{id_}", mapping={"body": MARK + bytes(60), "ready": "0"})
+    client.zadd("pr:schedules:due", {id_: 0})
+    service = make(on=True)
+    service.sweep()
+    found = service.schedules.schedules.get(id_)
+    assert found is not None
+    assert "which is not in" in found.trouble
+
+
 def test_who_has_no_key_reads_what_is_not_encrypted_only(vault: Vault) -> None:
     assert KEYLESS.open(b"plain", "x") == b"plain"
     with pytest.raises(Unavailable):
@@ -263,6 +357,37 @@ def test_a_file_that_was_changed_on_the_disk_does_not_read(service: Service) -> 
             io.BufferedReader(Reader(io.BytesIO(content), service.vault)).read()
 
 
+def test_a_file_whose_key_is_lost_is_tried_again_and_goes_when_it_is_back(
+    env: dict[str, str], make: Make, vault: Vault, tmp_path: Path, messenger: FakeMessenger
+) -> None:
+    service = make(on=True)
+    attached = (Attachment(keep(service.files, PNG, service)),)
+    new = NewMessage("", (Recipient("42", "telegram"),), attachments=attached)
+    message = service.accept(new)[0].id
+    (path,) = vault.ring.paths()
+    vault.rotate()
+    path.rename(tmp_path / "away")
+    service.store.redis.hset(f"pr:m:{message}", "body", "")  # its text alone could be read
+    turn(service)
+    (attempt,) = service.store.attempts([f"{message}-0"])[f"{message}-0"]
+    assert (attempt.outcome, attempt.reason) == ("retry", "a file of it cannot be read")
+    (tmp_path / "away").rename(path)
+    wait_until(lambda: turn(service) or messenger.calls)
+    assert stands(service, message) == [("sent", 1)]
+
+
+def test_what_is_opened_in_vain_is_closed(service: Service, vault: Vault) -> None:
+    path = service.files.path(keep(service.files, b"x", service), sealed=True)
+    vault.rotate()
+    vault.ring.paths()[-1].unlink()
+    raw = path.open("rb")
+    with pytest.raises(Unreadable):
+        reading(raw, service.vault)
+    assert raw.closed
+    with pytest.raises(OSError, match="which is not in"):
+        service.files.opened(File("a", "x/y", 1, id=path.stem)).open()
+
+
 # -- new keys
 
 
@@ -308,6 +433,52 @@ def test_all_that_is_kept_can_be_encrypted_anew_and_old_keys_go(
     assert not [path for path in again.files.folder.iterdir() if path.suffix != ".sealed"]
     done = Resealing(client, again.files, again.vault).run()
     assert (done.texts, done.files) == (0, 0)
+
+
+def test_renewing_goes_on_behind_what_it_cannot_read(
+    make: Make,
+    client: redis.Redis,
+    vault: Vault,
+    postrider: Postrider,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    service = make(on=True)
+    send(service)
+    keep(service.files, b"lost", service)
+    text, file = send(service), keep(service.files, b"spoilt", service)
+    vault.rotate()
+    vault.ring.paths()[-1].unlink()
+    read = [send(service, f"{n}") for n in range(10)]
+    there = {keep(service.files, str(n).encode(), service) for n in range(10)}
+    client.hset(f"pr:m:{text}", "body", (client.hget(f"pr:m:{read[0]}", "body") or b"")[:-1])
+    path = service.files.path(file, sealed=True)
+    path.write_bytes(service.files.path(next(iter(there)), sealed=True).read_bytes()[:-1])
+    vault.rotate()
+    assert postrider("encryption", "renew", ENCRYPT_AT_REST="on") == 1
+    said = capsys.readouterr().out
+    assert "Encrypted anew: 10 texts, 10 files." in said
+    assert "4 cannot be read" in said
+    for key in vault.ring.paths()[1:]:
+        key.unlink()
+    assert {service.message(mid, None).message.body for mid in read} == {f"{n}" for n in range(10)}
+    for id_ in there:
+        service.files.open(id_).close()
+
+
+def test_renewing_deletes_no_file_that_is_about_to_be_kept(
+    make: Make, client: redis.Redis, vault: Vault
+) -> None:
+    service = make(on=True)
+    arriving, deleted = "A" * 22, "B" * 22
+    for id_ in (arriving, deleted):
+        incoming = service.files.incoming()
+        incoming.write(b"x")
+        incoming.link(service.files.path(id_, sealed=True))
+        incoming.close()
+    client.zadd("pr:files:arriving", {arriving: service.store.now().timestamp() + 60})
+    vault.rotate()
+    Resealing(client, service.files, service.vault).run()
+    assert [path.name for path in service.files.folder.iterdir()] == [f"{arriving}.sealed"]
 
 
 def test_renewing_leaves_alone_what_somebody_changes_meanwhile(

@@ -20,7 +20,7 @@ from postrider.transport import Blocking
 from tests import inward
 from tests.conftest import ROOT, Api
 from tests.receiver import Receiver, Says, closed_port
-from tests.test_files import PNG
+from tests.test_files import PNG, keep
 from tests.test_files_api import kept
 from tests.test_guard import own_network
 
@@ -168,6 +168,66 @@ def test_a_repeated_call_has_what_the_first_one_found(api: Api, receiver: Receiv
     assert len(receiver.calls) == 1
 
 
+@pytest.mark.parametrize("by_url", [True, False])
+def test_a_repeated_call_is_answered_also_when_all_is_purged(
+    api: Api, service: Service, receiver: Receiver, *, by_url: bool
+) -> None:
+    named = {"url": f"{receiver.url}/a.png"}
+    if not by_url:
+        named = {"file": keep(service, PNG, "a.png").file.id}
+    body, head = TO | {"attachments": [named]}, {"Idempotency-Key": "once"}
+    first = api.post(SEND, json=body, headers=head)
+    service.sender.deliver(f"{first.json()['id']}-0", Blocking(service.keep_note))
+    assert service.purge() == 1
+    service.sweep()
+    assert kept(service) == []
+    again = api.post(SEND, json=body, headers=head)
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert len(receiver.calls) == by_url
+    assert kept(service) == []
+
+
+def test_what_two_calls_with_one_key_fetch_at_once_is_kept_once(
+    api: Api, service: Service, receiver: Receiver
+) -> None:
+    both = threading.Barrier(2, timeout=20)
+
+    def says(_: object) -> Says:
+        both.wait()
+        return Says(200, body=PNG)
+
+    receiver.script = says
+    answers: list[int] = []
+
+    def post() -> None:
+        body, head = attached(f"{receiver.url}/a.png"), {"Idempotency-Key": "once"}
+        with Api(api.url) as own:
+            answers.append(own.post(SEND, json=body, headers=head).status_code)
+
+    threads = [threading.Thread(target=post) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert min(answers) == 201
+    assert max(answers) in {201, 409}
+    assert len(kept(service)) == 1
+
+
+def test_the_same_text_with_another_file_is_another_message(
+    api: Api, service: Service, receiver: Receiver
+) -> None:
+    def post(path: str, **more: object) -> int:
+        body = attached(receiver.url + path, **more) | {"body": "Look", "dedupe_within_s": 60}
+        return api.post(SEND, json=body).status_code
+
+    assert [post("/a.png"), post("/b.png"), post("/a.png")] == [201, 201, 400]
+    assert [post("/c.png", link=True), post("/c.png", link=True)] == [201, 400]
+    assert len(kept(service)) == 2
+    plain = TO | {"body": "Look", "dedupe_within_s": 60}
+    assert [api.post(SEND, json=plain).status_code for _ in range(2)] == [201, 400]
+
+
 def test_a_link_is_handed_on_and_never_fetched(
     api: Api, service: Service, receiver: Receiver
 ) -> None:
@@ -225,6 +285,20 @@ def test_slow_servers_do_not_take_all_threads(
     go_on.set()
     thread.join()
     fetch()
+
+
+def test_a_folder_that_cannot_be_written_takes_no_place_for_ever(
+    service: Service, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "AT_ONCE", 1)
+    one = fetching.Fetching(service.files, service.settings.file_guard, 100_000)
+    until = time.monotonic() + 20
+    service.files.folder.touch()  # where the folder is to be
+    for _ in range(2):
+        with pytest.raises(FileExistsError):
+            one.fetch("url", receiver.url, "", service.store.now, until)
+    service.files.folder.unlink()
+    assert one.fetch("url", receiver.url, "", service.store.now, until).file.size == len(PNG)
 
 
 # --- schedules

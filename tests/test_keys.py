@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,8 @@ def test_a_new_key_is_given_out_without_a_restart(
     assert postrider("encryption", "show", "--json") == 0
     told = json.loads(capsys.readouterr().out.partition("\n")[2])
     assert len(told["keys"]) == 2
+    for key in told["keys"]:
+        assert abs(datetime.now(UTC) - datetime.fromisoformat(key["made_at"])) < timedelta(hours=1)
     assert [key.pem for key in keys.every()] == [after, before]
 
 

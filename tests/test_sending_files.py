@@ -1,5 +1,6 @@
 """Messages with files, all the way: kept, claimed, uploaded by either kind of worker, received whole."""
 
+import asyncio
 import hashlib
 import io
 import os
@@ -7,18 +8,22 @@ import random
 import signal
 import time
 from collections import Counter
+from contextlib import closing
 from typing import get_args
 
 import pytest
 import redis
 
-from messengers.base import File, FileKind, NoReply, Request
-from postrider.model import Attachment, NewMessage, Recipient
+from messengers.base import File, FileKind, NoReply, Reply, Request, Retry
+from postrider import records
+from postrider.curl import Concurrent
+from postrider.model import Attachment, Claim, NewMessage, Part, Recipient
 from postrider.sender import LEASE_S
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import Store
 from postrider.transport import Blocking, FormBody
+from postrider.verdicts import handed_back, in_parts, verdict
 from tests.conftest import Start, wait_until
 from tests.fake import Answer, Call, FakeMessenger, says
 from tests.test_files import PNG, keep
@@ -51,21 +56,21 @@ def state(service: Service, message: str) -> str:
     return service.delivery(f"{message}-0", None).delivery.state.value
 
 
-def work(service: Service, message: str, until: str) -> None:
-    """Does what a worker does, in this process, until the message's delivery is so."""
+def turn(service: Service) -> None:
+    """Does what a worker does with all that may go now, in this process."""
     transport = Blocking(service.keep_note)
+    for claims in service.sender.calls(service.sender.claim("test", 10).claims):
+        exchange, reply = service.sender.attempt(claims), None
+        try:
+            while True:
+                reply = transport.send(exchange.send(reply))  # type: ignore[arg-type]
+        except StopIteration as stop:
+            service.sender.record("test", stop.value)
 
-    def turn() -> bool:
-        for claims in service.sender.calls(service.sender.claim("test", 10).claims):
-            exchange, reply = service.sender.attempt(claims), None
-            try:
-                while True:
-                    reply = transport.send(exchange.send(reply))  # type: ignore[arg-type]
-            except StopIteration as stop:
-                service.sender.record("test", stop.value)
-        return state(service, message) == until
 
-    wait_until(turn)
+def work(service: Service, message: str, until: str) -> None:
+    """The same until the message's delivery is so."""
+    wait_until(lambda: turn(service) or state(service, message) == until)
 
 
 def digest(kind: FileKind) -> str:
@@ -150,6 +155,27 @@ def test_a_retry_goes_on_where_it_stopped(service: Service, messenger: FakeMesse
     assert called(messenger) == ["sendPhoto", "sendAudio", "sendAudio", "sendDocument"]
 
 
+def test_a_text_that_was_changed_between_tries_is_cut_anew(
+    service: Service, messenger: FakeMessenger
+) -> None:
+    messenger.script = refusing("sendAudio", "sendAudio", once=True, status=503)
+    message = post(service, "telegram", "image", "audio", body="short")
+    work(service, message, "retrying")
+    service.change(message, None, body="x" * 2000)  # which no caption holds
+    work(service, message, "sent")
+    first, again = ["sendPhoto", "sendAudio"], ["sendMessage", "sendPhoto", "sendAudio"]
+    assert called(messenger) == [*first, *again, "sendAudio"]
+
+
+def test_what_has_gone_is_known_of_each_piece_as_the_last_try_cut_it() -> None:
+    gone, failed = Part("sent", "1"), Part("retry", "no")
+    assert records.merged((), (gone, None)) == (gone, None)
+    assert records.merged((gone, None), ()) == (gone, None)
+    assert records.merged((gone, failed), (failed, gone)) == (gone, gone)
+    assert records.merged((gone, failed), (None, None)) == (gone, failed)
+    assert records.merged((gone, gone), (None, failed, None)) == (None, failed, None)
+
+
 def test_tries_that_are_used_up_leave_it_partial(
     service: Service, messenger: FakeMessenger, settings: Settings, client: redis.Redis
 ) -> None:
@@ -188,6 +214,24 @@ def test_a_file_goes_up_once_for_all_who_get_it(
     assert {c.method for c in messenger.calls if c.uploads} == {"sendVideo", "media"}
     tos = Counter((call.service, call.to) for call in messenger.calls if call.receivers)
     assert (len(tos), set(tos.values())) == (100, {1})
+
+
+def test_of_one_claim_one_delivery_uploads_and_ends_no_upload_but_its_own(
+    service: Service, client: redis.Redis
+) -> None:
+    post(service, "telegram", "image", "audio", count=3)
+    claims = service.sender.claim("test", 10).claims
+    (uploads,) = [claim for claim in claims if not claim.waits]
+    locks = client.keys("pr:known:* by")
+    assert len(locks) == 2
+    assert {client.get(lock) for lock in locks} == {uploads.delivery_id.encode()}
+    client.set(locks[0], "another", ex=60)  # ours had lapsed
+    service.sender.record("test", [handed_back(claim) for claim in claims])
+    assert client.keys("pr:known:* by") == [locks[0]]
+    again: list[Claim] = []
+    wait_until(lambda: again.extend(service.sender.claim("test", 10).claims) or len(again) == 3)
+    assert [claim.waits for claim in again] == [True] * 3
+    assert client.keys("pr:known:* by") == [locks[0]]
 
 
 def test_an_id_that_is_refused_is_forgotten_and_the_file_goes_up_again(
@@ -245,6 +289,39 @@ def test_what_went_before_its_worker_died_does_not_go_again(
     start("postrider", "worker")
     wait_until(lambda: state(service, message) == "sent", 20)
     assert called(messenger) == ["sendPhoto", "sendAudio", "sendAudio"]
+    wait_until(lambda: not client.exists(f"pr:parts:{message}-0"))
+
+
+def test_who_comes_late_leaves_alone_what_is_noted_of_the_next_try(
+    service: Service, client: redis.Redis, settings: Settings
+) -> None:
+    message = post(service, "telegram", "image", "audio")
+    (late,) = service.sender.claim("late", 10).claims
+    client.zadd("pr:leases", {late.job_id: time.time() - 1})
+    client.set("pr:swept", time.time())
+    client.delete("pr:patience")
+    service.sweep()
+    claims: list[Claim] = []
+    wait_until(lambda: claims or claims.extend(service.sender.claim("next", 10).claims))
+    note, parts = f"pr:parts:{message}-0", [Part("sent", "1"), Part("retry", "no")]
+    service.sender.uploads.went(claims[0], parts)
+    wait_until(lambda: client.exists(note))
+    for claim, ours in ((late, False), (claims[0], True)):
+        found = in_parts(verdict(claim, Retry("no"), settings), parts)
+        assert service.sender.record("late", [found]) == [ours]
+        assert bool(client.exists(note)) is not ours
+
+
+def test_a_note_that_is_still_to_be_written_outlives_no_record(
+    service: Service, client: redis.Redis, settings: Settings
+) -> None:
+    message = post(service, "telegram", "image", "audio")
+    (claim,) = service.sender.claim("test", 10).claims
+    parts = [Part("sent", "1"), Part("retry", "no")]
+    for _ in range(300):
+        service.sender.uploads.went(claim, parts)
+    found = in_parts(verdict(claim, Retry("no"), settings), parts)
+    assert service.sender.record("test", [found]) == [True]
     assert not client.exists(f"pr:parts:{message}-0")
 
 
@@ -265,6 +342,39 @@ def test_a_lease_is_held_during_an_upload_that_takes_longer(
     message = service.accept(new)[0].id
     wait_until(lambda: state(service, message) == "sent", 90)
     assert uploads(messenger) == [("a.pdf", hashlib.sha256(content).hexdigest())]
+
+
+def test_an_upload_that_a_stop_cuts_is_no_try_and_goes_whole_later(
+    service: Service, messenger: FakeMessenger, start: Start
+) -> None:
+    stops_soon = "import sys; from postrider import settings, worker; worker.DRAIN_S = 0.3; "
+    runs = "sys.exit(worker.run(settings.Settings.from_env()))"
+    first = start("python", "-c", stops_soon + runs)
+    messenger.reads_s = 0.05
+    content = b"%PDF-1.4\n" + bytes(30_000_000)
+    files = tuple(
+        Attachment(keep(service, each, name).file.id)
+        for each, name in ((CONTENTS["image"][1], "a.png"), (content, "a.pdf"))
+    )
+    new = NewMessage("", (Recipient("42", "telegram"),), attachments=files)
+    message = service.accept(new)[0].id
+    wait_until(lambda: called(messenger) == ["sendPhoto"])
+    wait_until(lambda: service.store.redis.exists(f"pr:parts:{message}-0"))
+    first.terminate()
+    assert first.wait(30) == 0
+    found = service.delivery(f"{message}-0", None)
+    assert (found.delivery.state.value, found.delivery.attempts, found.last) == (
+        "scheduled",
+        0,
+        None,
+    )
+    messenger.reads_s = 0
+    start("postrider", "worker")
+    wait_until(lambda: state(service, message) == "sent", 30)
+    assert uploads(messenger) == [
+        ("a.png", digest("image")),
+        ("a.pdf", hashlib.sha256(content).hexdigest()),
+    ]
 
 
 # -- the transports
@@ -334,6 +444,33 @@ def test_an_upload_that_is_cut_has_not_arrived(send: Send, messenger: FakeMessen
     reply = send(form(File("a", "x/y", size, open=cut), url=messenger.url))  # type: ignore[arg-type]
     assert isinstance(reply, NoReply)
     assert not reply.left
+
+
+def test_giving_up_ends_what_is_not_out_whole_and_nothing_else(messenger: FakeMessenger) -> None:
+    messenger.reads_s = 0.05
+    messenger.script = lambda _: Answer(after_s=60)
+    large: list[Counting] = []
+
+    def opens() -> Counting:
+        large.append(Counting(30_000_000))
+        return large[-1]
+
+    async def run() -> list[Reply | NoReply]:
+        replies: list[Reply | NoReply] = []
+        with closing(Concurrent(lambda _: None)) as carrier:
+            for file in (
+                File("small", "x/y", 9, open=lambda: io.BytesIO(bytes(9))),
+                File("large", "x/y", 30_000_000, open=opens),  # type: ignore[arg-type]
+            ):
+                carrier.start(form(file, url=messenger.url), replies.append)
+            async with asyncio.timeout(20):
+                while not (messenger.calls and large and large[-1].left < 30_000_000):  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+            carrier.give_up()
+        return replies
+
+    assert asyncio.run(run()) == [NoReply(left=False, reason="no answer in time")]
+    assert large[-1].closed
 
 
 def test_one_file_of_a_form_is_open_at_a_time() -> None:

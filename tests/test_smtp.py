@@ -29,7 +29,7 @@ from messengers.base import (
     unanswered,
 )
 from messengers.mail import Mail
-from postrider import dialogue, smtp
+from postrider import dialogue, smtp, timeouts
 from postrider.dialogue import CUT_OFF, MAILS, NO_ANSWER
 from postrider.errands import Errands
 from postrider.model import Attachment, NewMessage, Recipient, State
@@ -40,6 +40,7 @@ from postrider.transport import Blocking
 from tests.conftest import Api, Start, wait_until
 from tests.mailserver import MailServer, make_certificate, tls_of
 from tests.test_files import PNG, keep
+from tests.test_sending_files import turn
 
 EVA = "eva@example.net"
 
@@ -324,7 +325,7 @@ def test_a_server_that_dribbles_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -
             conn.sendall(b"x")
             time.sleep(0.05)
 
-    monkeypatch.setattr(smtp, "WHOLE_S", 0.3)
+    monkeypatch.setattr(timeouts, "WHOLE_S", 0.3)
     with answering(serve) as port:
         assert send(f"smtp://localhost:{port}") == Retry(NO_ANSWER)
 
@@ -452,6 +453,47 @@ def deliver(service: Service, new: NewMessage) -> str:
     message = service.accept(new)[0].id
     service.sender.deliver(f"{message}-0", Blocking(service.keep_note))
     return f"{message}-0"
+
+
+@pytest.mark.parametrize("by_stock", [True, False])
+def test_who_is_suppressed_gets_no_copy_and_is_not_named(
+    service: Service, mailserver: MailServer, *, by_stock: bool
+) -> None:
+    service.suppress("mail", "zoe@example.net")
+    service.suppress("mail", "bo@example.net")
+    heading = Heading(
+        cc=("Zoe <zoe@example.net>", "Ana <ana@example.net>"),
+        bcc=("bo@example.net", "cy@example.net"),
+    )
+    new = NewMessage("Hi", (Recipient(EVA, "mail"),), heading=heading)
+    if by_stock:
+        deliver(service, new)
+    else:
+        service.accept(new)
+        turn(service)
+    (taken,) = mailserver.taken
+    assert sorted(taken.recipients) == ["ana@example.net", "cy@example.net", EVA]
+    assert taken.mail["Cc"] == "Ana <ana@example.net>"
+
+
+def test_copies_are_looked_up_at_once_and_only_where_there_are_any(
+    service: Service, client: redis.Redis
+) -> None:
+    def asked() -> int:
+        return int(client.info("commandstats").get("cmdstat_hmget", {}).get("calls", 0))
+
+    def claimed(heading: Heading | None) -> int:
+        for n in range(20):
+            to = Recipient(f"eva{n}@example.net", "mail")
+            service.accept(NewMessage("Hi", (to,), heading=heading))
+        claims = list(service.sender.claim("test", 100).claims)
+        assert len(claims) == 20
+        before = asked()
+        assert service.sender.suppressions.spared(claims) == claims
+        return asked() - before
+
+    assert claimed(Heading(subject="Hi")) == 0
+    assert claimed(Heading(cc=("ana@example.net",))) == 1
 
 
 def test_a_message_with_files_goes_by_a_stock_worker(

@@ -16,7 +16,7 @@ import pytest
 
 from messengers.base import NoReply, Note, Reply, Request
 from messengers.sandbox import FAILURES
-from postrider import curl, transport
+from postrider import timeouts, transport
 from postrider.curl import Concurrent
 from postrider.errors import Unavailable
 from postrider.transport import MAX_REPLY, Blocking
@@ -178,7 +178,7 @@ def test_nothing_left_when_connecting_takes_too_long(
         reply = send(post(f"http://127.0.0.1:{full.getsockname()[1]}"))
     assert isinstance(reply, NoReply)
     assert not reply.left
-    assert time.monotonic() - started < transport.CONNECT_S + 2
+    assert time.monotonic() - started < timeouts.CONNECT_S + 2
 
 
 def test_an_answer_cut_off_is_no_answer(send: Send, messenger: FakeMessenger) -> None:
@@ -239,7 +239,7 @@ def test_silence_after_the_request_ends_in_time(send: Send) -> None:
         started = time.monotonic()
         reply = send(post(url))
     assert reply == NoReply(left=True, reason=transport.NO_ANSWER)
-    assert time.monotonic() - started < transport.READ_S + 2
+    assert time.monotonic() - started < timeouts.READ_S + 2
 
 
 @pytest.mark.parametrize(
@@ -253,9 +253,8 @@ def test_silence_after_the_request_ends_in_time(send: Send) -> None:
 def test_an_answer_that_trickles_ends_with_the_whole_attempt(
     send: Send, head: bytes, piece: bytes, monkeypatch: pytest.MonkeyPatch, long: bool
 ) -> None:
-    whole_s = transport.WHOLE_S if long else transport.READ_S / 2
-    for carrier in (transport, curl):
-        monkeypatch.setattr(carrier, "WHOLE_S", whole_s)
+    whole_s = timeouts.WHOLE_S if long else timeouts.READ_S / 2
+    monkeypatch.setattr(timeouts, "WHOLE_S", whole_s)
     with serving(drip(head, piece)) as url:
         started = time.monotonic()
         reply = send(post(url))

@@ -143,10 +143,7 @@ def show(args: argparse.Namespace) -> int:
     if args.json:
         say_json(
             {
-                "keys": [
-                    {"kid": key.kid, "made_at": key.certificate.not_valid_before_utc.isoformat()}
-                    for key in keys
-                ],
+                "keys": [{"kid": key.kid, "made_at": key.made_at.isoformat()} for key in keys],
                 "encrypt_at_rest": settings.encrypt_at_rest,
                 "at_rest_keys": kept,
             }
@@ -186,4 +183,6 @@ def renew(_: argparse.Namespace) -> int:
         files = Files(client, settings.data_dir / "files", vault)
         done = Resealing(client, files, vault).run()
     say(f"Encrypted anew: {done.texts} texts, {done.files} files.")
-    return 0
+    if done.unreadable:
+        say(f"{done.unreadable} cannot be read, as was told above, and stay as they are.")
+    return 1 if done.unreadable else 0

@@ -89,7 +89,7 @@ def add_commands(commands: "Parsers[argparse.ArgumentParser]") -> None:
 def send(args: argparse.Namespace) -> int:
     """Accepts one message and says what became of it."""
     with opened() as desk:
-        service, zone = desk.service, desk.zone
+        service, zone, now = desk.service, desk.zone, desk.service.store.now()
         kept = files.keep(desk, args.attach) if args.attach else []
         new = NewMessage(
             body=_stdin() if args.body == "-" else args.body,
@@ -100,7 +100,8 @@ def send(args: argparse.Namespace) -> int:
         try:
             answer = listing.accepted(*service.accept(new), zone)
         except PostriderError:
-            service.fetching.forget(kept, service.store.now)  # but not what was accepted after all
+            # But not what was accepted after all.
+            service.files.forget([stored.file.id for stored in kept], now)
             raise
     if args.json:
         return say_json(answer)
