@@ -158,6 +158,23 @@ def test_a_new_key_is_given_out_without_a_restart(
     assert [key.pem for key in keys.every()] == [after, before]
 
 
+def test_what_is_done_to_keys_stands_in_the_audit_log(
+    keys: Keys, api: Api, postrider: Postrider
+) -> None:
+    assert postrider("encryption", "rotate") == 0
+    assert postrider("encryption", "rotate", "--at-rest", ENCRYPT_AT_REST="on") == 0
+    assert postrider("encryption", "renew") == 0
+    entries = api.get("/api/v1/audit").json()["entries"]
+    told = [(entry["action"], entry["what"]) for entry in reversed(entries)]
+    assert [action for action, _ in told] == [
+        "encryption rotate",
+        "encryption rotate --at-rest",
+        "encryption renew",
+    ]
+    assert told[0][1] == keys.newest().kid
+    assert told[2][1] == "0 texts, 0 files"
+
+
 def test_the_diagnosis_tells_of_the_keys_and_who_else_could_read_them(
     keys: Keys, postrider: Postrider, capsys: pytest.CaptureFixture[str]
 ) -> None:

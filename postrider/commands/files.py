@@ -10,7 +10,7 @@ from pathlib import Path
 from postrider import showing
 from postrider.commands import shell
 from postrider.commands.shell import Parsers, Shell, opened, show_fields, show_rows
-from postrider.commands.terminal import say, say_json, told
+from postrider.commands.terminal import new_file, say, say_json, told
 from postrider.errors import IllegalTransition, InvalidRequest
 from postrider.files import Stored
 
@@ -119,11 +119,8 @@ def get(args: argparse.Namespace) -> int:
             if args.to is None:
                 shutil.copyfileobj(content, sys.stdout.buffer, READ)
                 return 0
-            try:
-                with args.to.open("xb") as file:
-                    shutil.copyfileobj(content, file, READ)
-            except OSError as error:
-                raise InvalidRequest("--to", f"cannot be written: {error.strerror}") from None
+            with new_file(args.to) as file:
+                shutil.copyfileobj(content, file, READ)
     return 0
 
 

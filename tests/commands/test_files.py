@@ -37,6 +37,27 @@ def test_files_are_added_shown_read_and_deleted(
     assert kept(service) == [second["id"]]
 
 
+def test_what_cannot_be_read_whole_is_told_and_leaves_nothing(
+    postrider: Postrider, service: Service, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "a.bin").write_bytes(bytes(300_000))
+    assert postrider("files", "add", "a.bin", "--json", ENCRYPT_AT_REST="on") == 0
+    id_ = json.loads(capsys.readouterr().out)["files"][0]["id"]
+    path = service.files.path(id_, sealed=True)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    assert postrider("files", "get", id_, "--to", "b.bin") == 1
+    assert capsys.readouterr().err.startswith("postrider: this file")
+    assert not (tmp_path / "b.bin").exists()
+    path.unlink()
+    for argv in (("get", id_), ("get", id_, "--to", "b.bin"), ("get", id_, "--to", "no/where")):
+        assert postrider("files", *argv) == 1
+        assert "No such file" in capsys.readouterr().err
+    path.write_bytes(whole)
+    assert postrider("files", "get", id_, "--to", "no/where") == 1
+    assert capsys.readouterr().err == "postrider: no/where: No such file or directory\n"
+
+
 def test_all_are_refused_when_one_is(
     postrider: Postrider, service: Service, tmp_path: Path, capsys: Capture
 ) -> None:
