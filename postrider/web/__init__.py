@@ -40,7 +40,7 @@ from postrider.web import (
     traffic,
 )
 from postrider.web.auth import SCHEMES, Gate
-from postrider.web.description import plain_names
+from postrider.web.description import gated, plain_names
 from postrider.web.reading import WholeRequest
 from postrider.web.strict_json import StrictJSONProvider
 
@@ -90,7 +90,7 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
         "Post one message with a time and a list of recipients; each gets it on time, once."
     )
     app.security_schemes = SCHEMES
-    app.spec_processor(lambda spec: plain_names(files.described(spec)))
+    app.spec_processor(lambda spec: plain_names(gated(spec, handover.PATHS)))
     problems.register(app)
     traffic.watch(app, service.counts)
     app.extensions[COUNTS] = service.counts

@@ -24,6 +24,7 @@ from postrider.web.problems import documented
 from postrider.web.uploading import received
 
 PLAIN = "text/plain; charset=utf-8"
+PATHS = ("/init", "/data", "/msg", "/cons")
 ERROR = "error: "
 """What every answer begins with that is none of those one has asked for."""
 
@@ -46,7 +47,7 @@ def blueprint(
     @bp.doc(
         summary="The public key that files can be encrypted for, as PEM",
         security=ANY_SCHEME,
-        responses={**_answers("A PEM", None), **documented(401, 403, 429, 503)},
+        responses={**_answers("A PEM", None), **documented(403)},
     )
     def init() -> Response:
         return _text(desk.key())
@@ -66,7 +67,7 @@ def blueprint(
                 "description": "An encrypted file that does not open; nothing is kept",
                 "content": {"text/plain": {"schema": {"type": "string"}}},
             },
-            **documented(401, 403, 413, 429, 503),
+            **documented(403, 413),
         },
     )
     def data() -> Response:
@@ -88,7 +89,7 @@ def blueprint(
         extensions={"requestBody": _form(_MSG)},
         responses={
             **_answers("`queued`; the id, where it was left out; or what is wrong", QUEUED),
-            **documented(401, 403, 413, 429, 503),
+            **documented(403, 413),
         },
     )
     def msg() -> Response:
@@ -112,7 +113,7 @@ def blueprint(
                 + ", or what is wrong",
                 PREPROCESS,
             ),
-            **documented(401, 403, 413, 429, 503),
+            **documented(403, 413),
         },
     )
     def cons() -> Response:

@@ -5,7 +5,6 @@ from flask import Response, jsonify, request
 
 from postrider.keys import Keys
 from postrider.web.auth import ANY_SCHEME, Gate
-from postrider.web.problems import documented
 
 _PEM = {"schema": {"type": "string", "contentMediaType": "application/x-pem-file"}}
 _JSON = {
@@ -35,7 +34,6 @@ def blueprint(keys: Keys, gate: Gate) -> APIBlueprint:
                 "description": "The key",
                 "content": {"text/plain": _PEM, "application/json": _JSON},
             },
-            **documented(401, 429),
         },
     )
     def get_key() -> Response:
@@ -55,7 +53,6 @@ def blueprint(keys: Keys, gate: Gate) -> APIBlueprint:
         security=ANY_SCHEME,
         responses={
             200: {"description": "The certificate", "content": {"text/plain": _PEM}},
-            **documented(401, 429),
         },
     )
     def get_certificate() -> Response:

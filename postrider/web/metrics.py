@@ -21,7 +21,6 @@ from postrider.scripts import unavailable_when_redis_is
 from postrider.service import Service
 from postrider.standing import KINDS, chores, standings
 from postrider.web.auth import ANY_SCHEME, Gate
-from postrider.web.problems import documented
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -39,7 +38,6 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         security=ANY_SCHEME,
         responses={
             200: {"description": "In its text format, of all processes together", "content": text},
-            **documented(401, 503),
         },
     )
     @unavailable_when_redis_is
