@@ -53,7 +53,11 @@ class IllegalTransition(PostriderError):
 
 
 class IdempotencyConflict(PostriderError):
-    """An `Idempotency-Key` that belongs to another body, or to a call that still runs."""
+    """An `Idempotency-Key` that belongs to another body, or, with `runs`, to the same call, which still runs."""
+
+    def __init__(self, reason: str, *, runs: bool = False) -> None:
+        self.runs = runs
+        super().__init__(reason)
 
 
 class TooManyRequests(PostriderError):

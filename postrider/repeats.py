@@ -49,7 +49,8 @@ class Repeats:
                 return mid.decode(), records.moment(at)
             case [b"runs", bytes(wait_s)]:
                 raise IdempotencyConflict(
-                    f"the first call with this Idempotency-Key still runs; ask again in {math.ceil(float(wait_s))} s"
+                    f"the first call with this Idempotency-Key still runs; ask again in {math.ceil(float(wait_s))} s",
+                    runs=True,
                 )
         raise IdempotencyConflict(
             "this Idempotency-Key came with another body before; use a new one"

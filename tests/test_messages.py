@@ -542,8 +542,13 @@ def test_a_call_that_ran_too_long_takes_its_key_from_nobody(service: Service) ->
             is None
         )
     service.repeats.end("", once, ids[0], accepted=False)
-    with pytest.raises(IdempotencyConflict):
+    with pytest.raises(IdempotencyConflict) as conflict:
         service.repeats.begin("", once, ids[2], now, runs_s=60, kept_s=60)
+    assert conflict.value.runs
+    other = Once("k", b"asked otherwise")
+    with pytest.raises(IdempotencyConflict) as conflict:
+        service.repeats.begin("", other, ids[2], now, runs_s=60, kept_s=60)
+    assert not conflict.value.runs
     service.repeats.end("", once, ids[1], accepted=True)
     found = service.repeats.begin("", once, ids[2], now, runs_s=60, kept_s=60)
     assert found
