@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import redis
+import requests
 from apiflask import APIFlask
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -419,6 +420,28 @@ def test_what_info_says_of_a_mail_is_understood() -> None:
     for wrong in ({"subject": 1}, {"cc": [1]}, {"reply-to": ["a@b.c"]}):
         with pytest.raises(InvalidRequest, match="must be a text"):
             mail_options(wrong)
+
+
+BOUNDARY = {"Content-Type": "multipart/form-data; boundary=b"}
+
+
+def form(**fields: str) -> bytes:
+    """A multipart form of these fields."""
+    part = '--b\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
+    return ("".join(part.format(*field) for field in fields.items()) + "--b--\r\n").encode()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("path", ["/msg", "/cons"])
+def test_a_form_is_read_as_far_as_a_body_may_go(api: Api, path: str, chunked: bool) -> None:
+    """A long `info` before the id: neither refused nor cut, however it comes."""
+
+    def ask(size: int) -> requests.Response:
+        body = form(info="x" * size, id=NOBODYS)
+        return api.post(path, data=iter([body]) if chunked else body, headers=BOUNDARY)
+
+    assert ask(2_000_000).text == f"error: id: unknown id '{NOBODYS}'"
+    assert ask(33 * 1024 * 1024).status_code == 413
 
 
 def test_a_text_is_bounded(desk: Desk) -> None:

@@ -3,7 +3,8 @@
 from typing import Any
 
 from apiflask import APIBlueprint
-from flask import Response, request
+from flask import Request, Response, request
+from werkzeug.datastructures import MultiDict
 
 from postrider.desk import (
     DELIVERED,
@@ -93,7 +94,8 @@ def blueprint(
         },
     )
     def msg() -> Response:
-        asked = Asked(**{name: _field(name) for name in _MSG})
+        form = _form_of(request)
+        asked = Asked(**{name: _field(form, name) for name in _MSG})
         held = desk.send(client().id, asked)
         audited(held.id)
         return _text(QUEUED if asked.id else held.id)
@@ -117,7 +119,7 @@ def blueprint(
         },
     )
     def cons() -> Response:
-        return _text(desk.state(client().id, _field("id")))
+        return _text(desk.state(client().id, _field(_form_of(request), "id")))
 
     return bp
 
@@ -137,9 +139,15 @@ def _text(text: str, status: int = 200) -> Response:
     return Response(text, status, content_type=PLAIN)
 
 
-def _field(name: str) -> str:
-    """A field of the form; '' when it is left out. Raises InvalidRequest."""
-    values = request.form.getlist(name)
+def _form_of(request: Request) -> MultiDict[str, str]:
+    """The fields of a form, all of them. Raises RequestEntityTooLarge."""
+    request.get_data()  # whole: what is parsed as it comes is cut in silence where no length was said
+    return request.form
+
+
+def _field(form: MultiDict[str, str], name: str) -> str:
+    """A field of `form`; '' when it is left out. Raises InvalidRequest."""
+    values = form.getlist(name)
     if len(values) > 1:
         raise InvalidRequest(name, "is given more than once")
     return values[0] if values else ""
