@@ -176,7 +176,8 @@ def whole_schedule(planner: Planner, s: Schedule) -> dict[str, Any]:
     """A schedule with its next dates and the message that it makes."""
     zone = ZoneInfo(s.recurrence.zone)
     dates = [timing.utc_and_local(o.at, zone) for o in planner.dates(s)]
-    return {**schedule(s), "dates": dates, "makes": planner.body(s)}
+    body = planner.body(s)
+    return {**schedule(s), "dates": dates, "makes": body, "notices": planner.notices(s, body)}
 
 
 def json_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:

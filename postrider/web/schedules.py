@@ -94,6 +94,7 @@ class WholeScheduleOut(ScheduleOut):
 
     dates: Annotated[list[MomentOut], Field(description="The next ones, at most 10")]
     makes: Annotated[dict[str, Any], Field(description="The message, as it was posted")]
+    notices: Annotated[list[str], Field(description="What goes otherwise than asked for, and how")]
 
 
 class SchedulesOut(BaseModel):

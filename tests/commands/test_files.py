@@ -1,12 +1,14 @@
 """`postrider files` and `send --attach`: kept, listed, read back, deleted, sent."""
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from postrider.service import Service
-from tests.conftest import Postrider
+from tests.conftest import Api, Postrider
 from tests.test_files import PNG
 from tests.test_files_api import kept
 
@@ -78,3 +80,45 @@ def test_what_is_sent_takes_its_files_along(
     assert not service.files.delete(id_, None, service.store.now())
     assert postrider("send", "--to", "pigeon:ana", "--attach", "a.png", "Look") == 1
     assert kept(service) == [id_]
+
+
+def test_nothing_is_left_of_what_is_not_sent(
+    postrider: Postrider, service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    attach = ("send", "--to", "sandbox:ana", "--attach", "a.png")
+    assert postrider(*attach, "--at", "nonsense", "Look") == 1
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff")))
+    assert postrider(*attach, "-") == 1
+
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Service, "accept", interrupted)
+    assert postrider(*attach, "Look") == 130
+    assert kept(service) == []
+
+
+def test_what_goes_otherwise_than_asked_for_is_told(
+    postrider: Postrider, api: Api, tmp_path: Path, capsys: Capture
+) -> None:
+    """A picture so flat that Telegram takes it as a document alone."""
+    flat = PNG[:16] + (4_000).to_bytes(4) + (10).to_bytes(4) + PNG[24:]
+    (tmp_path / "a.png").write_bytes(flat)
+    send = ("send", "--to", "telegram:42", "--attach", "a.png", "Look")
+    assert postrider(*send) == 0
+    notice = capsys.readouterr().out.splitlines()[1]
+    assert notice.startswith("telegram: a.png goes as a document: ")
+    assert postrider(*send, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["notices"] == [notice]
+    (file, *_) = api.get("/api/v1/files").json()["files"]
+    asked = {
+        "body": "Look",
+        "recipients": [{"uuid": "42", "service": "telegram"}],
+        "attachments": [{"file": file["id"]}],
+        "repeat": {"cron": "0 9 * * 1"},
+    }
+    assert api.post("/api/v1/messages", json=asked).json()["notices"] == [notice]
+    (made,) = api.get("/api/v1/schedules").json()["schedules"]
+    assert postrider("schedules", "show", made["id"]) == 0
+    assert f"notices: {notice}" in capsys.readouterr().out
