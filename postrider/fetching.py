@@ -4,14 +4,13 @@ import mimetypes
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from email.message import Message
 from urllib.parse import unquote, urljoin, urlsplit
 
 from messengers.base import File, NoReply, Reply
-from postrider.errors import InvalidRequest, NotFound, Unavailable
+from postrider.errors import InvalidRequest, Unavailable
 from postrider.files import Files, Incoming, Left, Stored, clean_name, over
 from postrider.guard import Guard, Refused
 from postrider.model import Attachment
@@ -44,7 +43,8 @@ class Fetching:
         Raises InvalidRequest, TooManyRequests, Unavailable.
         """
         until = time.monotonic() + WITHIN_S
-        found, fetched = [], []
+        found: list[Attachment] = []
+        fetched: list[Stored] = []
         try:
             for n, asked in enumerate(attachments):
                 if asked.url and not asked.link:
@@ -54,15 +54,10 @@ class Fetching:
                 else:
                     found.append(asked)
         except BaseException:
-            self.forget(fetched, clock)
+            if fetched:
+                self._files.forget([stored.file.id for stored in fetched], fetched[-1].at)
             raise
         return tuple(found), fetched
-
-    def forget(self, fetched: Sequence[Stored], clock: Callable[[], datetime]) -> None:
-        """Deletes what was fetched for nothing; if Redis cannot be asked, the sweep does in a day."""
-        with suppress(Unavailable, NotFound):
-            for stored in fetched:
-                self._files.delete(stored.file.id, None, clock())
 
     def resolve(self, attachments: Sequence[Attachment], owner: str) -> tuple[File, ...]:
         """The files that these name, of which none is to be fetched any more. Raises InvalidRequest."""

@@ -16,7 +16,7 @@ import os
 import re
 import secrets
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -121,7 +121,7 @@ class Files:
             _refuse(told)
         except BaseException:
             if told != "ok":
-                self._give_up(found, now)
+                self.forget([stored.file.id for stored in found], now)
             raise
         return found
 
@@ -151,13 +151,6 @@ class Files:
         at, until = records.seconds(now.timestamp()), records.seconds(kept_until)
         told: bytes = self.scripts.run("files_keep", owner, size, at, until, *rows)
         return told.decode()
-
-    def _give_up(self, found: Sequence[Stored], now: datetime) -> None:
-        """Deletes them at once, or, when Redis cannot be asked, later; not what it kept though its answer was lost."""
-        client: Any = self.redis
-        with suppress(redis.RedisError, Unavailable):
-            client.zadd("pr:files:arriving", {s.file.id: 0 for s in found}, xx=True)
-            self.sweep(now)
 
     @unavailable_when_redis_is
     def left(self, owner: str) -> "Left | None":
@@ -254,6 +247,14 @@ class Files:
             return False
         self._clear(100)
         return True
+
+    def forget(self, ids: Iterable[str], now: datetime) -> None:
+        """Deletes what came for nothing, but for what something needs. Never raises: what cannot be deleted now the sweep
+        deletes, within a day."""
+        with suppress(redis.RedisError, OSError):
+            for id_ in ids:
+                self.scripts.run("files_delete", records.seconds(now.timestamp()), 1, id_)
+            self._clear(100)
 
     @unavailable_when_redis_is
     def sweep(self, now: datetime, most: int = 100) -> None:

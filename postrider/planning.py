@@ -24,7 +24,7 @@ from postrider.errors import (
     Unavailable,
 )
 from postrider.fetching import Fetching
-from postrider.files import Stored
+from postrider.files import Files, Stored
 from postrider.model import Attachment, Client, NewMessage, Recipient, Terms, new_message_id
 from postrider.recurrence import Occurrence, Recurrence, next_after, parse, upcoming
 from postrider.schedules import Missed, Schedule, Schedules
@@ -57,6 +57,7 @@ class Engine(Protocol):
 
     checks: Checks
     fetching: Fetching
+    files: Files
 
     def with_files(self, new: NewMessage) -> NewMessage:
         """`new` with the files that it names. Raises InvalidRequest."""
@@ -161,7 +162,7 @@ class Planner:
             self._check(new, body, now)
             self.schedules.put(new, now, body)
         except PostriderError:
-            self.engine.fetching.forget(fetched, self.clock)
+            self.engine.files.forget([stored.file.id for stored in fetched], now)
             raise
         self._look_if_redis_is_there(new.id)
         return self.schedules.get(new.id) or new

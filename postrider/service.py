@@ -114,12 +114,13 @@ class Service:
         """
         if not any(one.url and not one.link for one in new.attachments):
             return self._accept_once(new, once)
+        now = self.store.now()
         new, fetched = self._fetched(new, once)
         try:
             return self._accept_once(new, once)
         except PostriderError as error:
             if not (isinstance(error, Unavailable) and error.accepted_unknown):
-                self.fetching.forget(fetched, self.store.now)
+                self.files.forget([stored.file.id for stored in fetched], now)
             raise
 
     def _fetched(self, new: NewMessage, once: Once | None) -> tuple[NewMessage, list[Stored]]:

@@ -83,3 +83,27 @@ def test_a_name_has_no_path_and_nothing_that_a_header_could_trip_over(
     given: str, kept: str
 ) -> None:
     assert clean_name(given) == kept
+
+
+def test_what_came_for_nothing_goes_also_behind_one_that_is_gone_already(service: Service) -> None:
+    gone, needed, vain = (keep(service, PNG, name) for name in ("a.png", "b.png", "c.png"))
+    now = service.store.now()
+    service.files.delete(gone.file.id, None, now)
+    send(service, needed)
+    service.files.forget([file.file.id for file in (gone, needed, vain)], now)
+    assert [path.name for path in service.files.folder.iterdir()] == [needed.file.id]
+    assert [file.file.id for file in service.files.page(None, 10)[0]] == [needed.file.id]
+
+
+def test_forgetting_while_the_disk_or_redis_fails_raises_nothing(
+    service: Service, client: redis.Redis
+) -> None:
+    stored = keep(service, PNG, "a.png")
+    path = service.files.path(stored.file.id)
+    path.unlink()
+    path.mkdir()  # which unlink refuses
+    service.files.forget([stored.file.id], service.store.now())
+    assert client.smembers("pr:files:deleted") == {stored.file.id.encode()}
+    path.rmdir()
+    service.sweep()
+    assert not client.exists("pr:files:deleted")

@@ -90,7 +90,7 @@ def add_commands(commands: "Parsers[argparse.ArgumentParser]") -> None:
 def send(args: argparse.Namespace) -> int:
     """Accepts one message and says what became of it."""
     with opened() as desk:
-        service, zone = desk.service, desk.zone
+        service, zone, now = desk.service, desk.zone, desk.service.store.now()
         new = NewMessage(
             body=_stdin() if args.body == "-" else args.body,
             recipients=tuple(args.to),
@@ -101,7 +101,8 @@ def send(args: argparse.Namespace) -> int:
             attached = tuple(Attachment(stored.file.id) for stored in kept)
             message, recipients = service.accept(replace(new, attachments=attached))
         except BaseException:
-            service.fetching.forget(kept, service.store.now)  # but not what was accepted after all
+            # But not what was accepted after all.
+            service.files.forget([stored.file.id for stored in kept], now)
             raise
         answer = listing.accepted(message, recipients, zone)
         notices = service.checks.notices(message.files, recipients)

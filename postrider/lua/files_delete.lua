@@ -18,7 +18,7 @@ end
 
 if ARGV[3] ~= '' then
   if forget(ARGV[3]) == 0 then return 0 end
-  call('ZREM', 'pr:files:unused', ARGV[3])
+  for _, list in ipairs({ 'pr:files:unused', 'pr:files:arriving' }) do call('ZREM', list, ARGV[3]) end
   return 1
 end
 local looked_at = 0
