@@ -115,7 +115,7 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     app.register_blueprint(metrics.blueprint(service, gate))
     app.register_blueprint(access.blueprint(people, settings, gate))
     app.register_blueprint(audit.blueprint(log_, gate))
-    app.register_blueprint(handover.blueprint(service.desk, gate, settings.max_file_bytes))
+    app.register_blueprint(handover.blueprint(service, gate))
 
     @app.after_request
     def harden(response: Response) -> Response:

@@ -1,6 +1,5 @@
 """/api/v1/files: uploaded, listed, read back, deleted; and /files/...: the signed links by which anybody may fetch one."""
 
-from contextlib import ExitStack
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -14,9 +13,8 @@ from werkzeug.wsgi import FileWrapper
 
 from messengers.base import FileKind
 from postrider import showing
-from postrider.errors import IllegalTransition, InvalidRequest, NotFound
+from postrider.errors import InvalidRequest, NotFound
 from postrider.files import Stored, clean_name
-from postrider.opening import opened
 from postrider.service import Service
 from postrider.web.asking import owner_of
 from postrider.web.auth import ANY_SCHEME, Gate, audited, client
@@ -104,22 +102,13 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         owner = client().id
         most = service.settings.max_file_bytes
         left = files.left(owner)
-        with (
-            received(request, files, most, left=left, as_fields={KEY}) as form,
-            ExitStack() as stack,
-        ):
+        with received(request, files, most, left=left, as_fields={KEY}) as form:
             if strays := [name for name in form.fields if name != KEY]:
                 raise InvalidRequest(strays[0][:100], "is no file: it has no file name")
             if not form.files:
                 raise InvalidRequest("files", "are missing: send one at least")
-            arrived = []
-            for _, name, incoming in form.files:
-                plain = opened(
-                    incoming, files, service.keys, form.fields.get(KEY), field=name[:100] or "file"
-                )
-                stack.callback(plain.close)
-                arrived.append((plain, name))
-            kept = files.keep_all(arrived, owner, service.store.now())
+            arrived = [(name, incoming) for _, name, incoming in form.files]
+            kept = service.keep(owner, arrived, form.fields.get(KEY))
         audited(",".join(stored.file.id for stored in kept))
         answer = jsonify(files=[showing.file(stored) for stored in kept])
         answer.status_code = HTTPStatus.CREATED
@@ -158,8 +147,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         responses=problems(403, 404, 409),
     )
     def delete_file(id: str) -> Response:  # noqa: A002
-        if not files.delete(id, owner_of(client()), service.store.now()):
-            raise IllegalTransition("a message or a schedule needs it still")
+        service.delete_file(id, owner_of(client()))
         return Response(status=204)
 
     return bp

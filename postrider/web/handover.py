@@ -6,21 +6,14 @@ from apiflask import APIBlueprint
 from flask import Request, Response, request
 from werkzeug.datastructures import MultiDict
 
-from postrider.desk import (
-    DELIVERED,
-    KEY,
-    PREPROCESS,
-    QUEUED,
-    SERVICES,
-    STATES,
-    TYPES,
-    Asked,
-    Desk,
-    NotOpened,
-)
+from postrider.desk import DELIVERED, KEY, PREPROCESS, QUEUED, STATES
 from postrider.errors import InvalidRequest, WrongMediaType
+from postrider.opening import NotOpened
+from postrider.parameters import SERVICES, TYPES, Asked
+from postrider.service import Service
 from postrider.web import problems
 from postrider.web.auth import ANY_SCHEME, Gate, audited, client
+from postrider.web.keys import fresh
 from postrider.web.problems import documented
 from postrider.web.uploading import received
 
@@ -30,12 +23,8 @@ ERROR = "error: "
 """What every answer begins with that is none of those one has asked for."""
 
 
-def blueprint(
-    desk: Desk,
-    gate: Gate,
-    max_file_bytes: int,
-) -> APIBlueprint:
-    """The routes over `desk`."""
+def blueprint(service: Service, gate: Gate) -> APIBlueprint:
+    """The routes over the desk of `service`."""
     bp = gate.guard(APIBlueprint("handover", __name__, tag="Upload, then send"), "sender")
 
     @bp.errorhandler(InvalidRequest)
@@ -51,7 +40,7 @@ def blueprint(
         responses={**_answers("A PEM", None), **documented(403)},
     )
     def init() -> Response:
-        return _text(desk.key())
+        return fresh(_text(service.keys.newest().pem))
 
     @bp.post("/data")
     @bp.doc(
@@ -72,11 +61,10 @@ def blueprint(
         },
     )
     def data() -> Response:
-        owner, files = client().id, desk.engine.files
-        with received(
-            request, files, max_file_bytes, left=files.left(owner), as_fields={KEY}
-        ) as form:
-            taken = desk.take(owner, form.files, form.fields)
+        owner, files = client().id, service.files
+        most = service.settings.max_file_bytes
+        with received(request, files, most, left=files.left(owner), as_fields={KEY}) as form:
+            taken = service.desk.take(owner, form.files, form.fields)
         audited(taken.id)
         return _text(taken.id)
 
@@ -96,7 +84,7 @@ def blueprint(
     def msg() -> Response:
         form = _form_of(request)
         asked = Asked(**{name: _field(form, name) for name in _MSG})
-        held = desk.send(client().id, asked)
+        held = service.desk.send(client().id, asked)
         audited(held.id)
         return _text(QUEUED if asked.id else held.id)
 
@@ -119,7 +107,7 @@ def blueprint(
         },
     )
     def cons() -> Response:
-        return _text(desk.state(client().id, _field(_form_of(request), "id")))
+        return _text(service.desk.state(client().id, _field(_form_of(request), "id")))
 
     return bp
 

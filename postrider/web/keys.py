@@ -44,7 +44,7 @@ def blueprint(keys: Keys, gate: Gate) -> APIBlueprint:
         else:
             response = Response(key.pem, content_type="text/plain; charset=utf-8")
         response.vary.add("Accept")
-        return _fresh(response)
+        return fresh(response)
 
     @bp.get("/key.crt")
     @bp.doc(
@@ -56,14 +56,14 @@ def blueprint(keys: Keys, gate: Gate) -> APIBlueprint:
         },
     )
     def get_certificate() -> Response:
-        return _fresh(
+        return fresh(
             Response(keys.newest().certificate_pem, content_type="text/plain; charset=utf-8")
         )
 
     return bp
 
 
-def _fresh(response: Response) -> Response:
+def fresh(response: Response) -> Response:
     """No cache may keep a key that has been replaced."""
     response.headers["Cache-Control"] = "no-store"
     return response
