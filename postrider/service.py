@@ -80,7 +80,7 @@ class Service:
         self.checks = Checks(settings, accounts)
         links = None
         if settings.public_url:
-            links = Links(settings.public_url, settings.data_dir / "keys")
+            links = Links(settings.public_url, settings.keys_dir)
         self.files = Files(store.redis, settings.data_dir / "files", self.vault, links)
         self.fetching = Fetching(self.files, settings.file_guard, settings.max_file_bytes)
         self.sender = Sender(store, settings, accounts, self.counts, self.files)

@@ -14,6 +14,7 @@ import requests
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from postrider import signing
 from postrider.keys import Keys
 from postrider.ring import Ring
 from postrider.vault import Vault
@@ -190,8 +191,13 @@ def test_the_diagnosis_tells_of_the_keys_and_who_else_could_read_them(
     Vault(keys.ring.folder / "at-rest").newest_id()
     state, detail = told(ENCRYPT_AT_REST="on")["at rest"]
     assert (state, detail.endswith("1 key")) == ("ok", True)
-    next(keys.ring.folder.glob("*.pem")).chmod(0o644)
-    assert told()["keys"][0] == "fault"
+    signing.ring(keys.ring.folder).newest()
+    assert told()["keys"][0] == "ok"
+    for name in ("*.pem", "links/*.key"):
+        exposed = next(keys.ring.folder.glob(name))
+        exposed.chmod(0o644)
+        assert told()["keys"][:2] == ("fault", f"{exposed} is open to others on this machine")
+        exposed.chmod(0o600)
 
 
 def test_the_api_makes_its_key_as_it_starts(start: Start, tmp_path: Path) -> None:
