@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from messengers.base import File, FileKind, NoReply, Request
+from postrider import showing
 from postrider.model import Attachment, NewMessage, Recipient
 from postrider.sender import LEASE_S
 from postrider.service import Service, open_accounts
@@ -126,7 +127,11 @@ def test_what_is_refused_in_part_is_partial_and_each_piece_says_why(
     assert last is not None
     assert last.reason == "partial"
     assert [part and part.outcome for part in last.parts] == ["sent", "sent", "rejected", "sent"]
-    assert last.parts[2].said == "Bad Request: no"
+    shown = showing.attempt(last)["parts"]
+    assert shown[2] == {"outcome": "rejected", "reason": "Bad Request: no", "provider_id": ""}
+    assert [(p["reason"], bool(p["provider_id"])) for p in shown if p is not shown[2]] == [
+        ("", True)
+    ] * 3
     assert service.message(message, None).state == "partially_delivered"
 
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictBool, StrictI
 from typing_extensions import TypedDict
 
 from messengers.base import FileKind
-from postrider.model import MessageState
+from postrider.model import Format, MessageState
 from postrider.recurrence import MAX_COUNT
 from postrider.web.schemas import SendMessageIn
 from postrider.windows import WindowIn
@@ -98,7 +98,7 @@ Line = Annotated[StrictStr, Field(max_length=500)]
 Box = Annotated[StrictStr, Field(max_length=500, examples=["Ana <ana@example.org>"])]
 
 
-class MailIn(BaseModel):
+class Mail(BaseModel):
     """What mail has besides a text."""
 
     model_config = ConfigDict(extra="forbid")
@@ -222,10 +222,12 @@ class NewMessageIn(SendMessageIn):
         Field(max_length=10, description="Files that go with it; `body` may then be left empty"),
     ] = ()
     format: Annotated[
-        Literal["plain", "markdown"],
-        Field(description="How `body` is written; markdown, for mail: sent as text and as HTML"),
+        Format,
+        Field(
+            description="How `body` is written; markdown is for mail (sent as text and as HTML) and apprise (made what each service shows)"
+        ),
     ] = "plain"
-    mail: Annotated[MailIn | None, Field(description="What mail has besides a text")] = None
+    mail: Annotated[Mail | None, Field(description="What mail has besides a text")] = None
     dedupe_within_s: Annotated[
         float | None,
         Field(
@@ -254,7 +256,8 @@ class PartOut(BaseModel):
     """What became of one piece of a delivery: files that went together, or its text."""
 
     outcome: Literal["sent", "retry", "rejected", "unclear"]
-    said: Annotated[str, Field(description="The messenger's id for it, or its reason")]
+    reason: Annotated[str, Field(description="In the messenger's words")]
+    provider_id: str
 
 
 class AttemptOut(BaseModel):
@@ -328,6 +331,8 @@ class MessageOut(BaseModel):
     total: int
     counts: Annotated[dict[str, int], Field(description="State -> deliveries; no zeros")]
     files: list[FileOut]
+    format: Format
+    mail: Annotated[Mail | None, Field(description="What was asked for besides a text, if it was")]
 
 
 class AcceptedOut(MessageOut):
