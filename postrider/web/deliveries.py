@@ -8,14 +8,10 @@ from flask import Response, jsonify
 from postrider import showing
 from postrider.service import Service
 from postrider.web import asking, export
+from postrider.web.answers import DeliveriesOut, DeliveryOut, DeliveryWithAttemptsOut
 from postrider.web.auth import ANY_SCHEME, Gate, client
+from postrider.web.bodies import DeliveriesIn
 from postrider.web.problems import problems
-from postrider.web.resources import (
-    DeliveriesIn,
-    DeliveriesOut,
-    DeliveryOut,
-    DeliveryWithAttemptsOut,
-)
 
 
 def blueprint(service: Service, gate: Gate) -> APIBlueprint:

@@ -18,8 +18,8 @@ from postrider.files import Stored, clean_name
 from postrider.service import Service
 from postrider.web.asking import owner_of
 from postrider.web.auth import ANY_SCHEME, Gate, audited, client
+from postrider.web.bodies import PageIn
 from postrider.web.problems import documented, problems
-from postrider.web.resources import PageIn
 from postrider.web.uploading import READ, received
 
 KEY = "key"

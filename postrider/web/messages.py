@@ -13,19 +13,11 @@ from postrider import showing
 from postrider.errors import InvalidRequest
 from postrider.finding import Wanted
 from postrider.service import Service
-from postrider.web import asking, export, resources, schedules
+from postrider.web import asking, bodies, export, schedules
+from postrider.web.answers import AcceptedOut, ChangedOut, MessageOut, MessagesOut
 from postrider.web.auth import ANY_SCHEME, Gate, audited, client
+from postrider.web.bodies import ChangeIn, MessagesIn, NewMessageIn, Which
 from postrider.web.problems import problems
-from postrider.web.resources import (
-    AcceptedOut,
-    ChangedOut,
-    ChangeIn,
-    MessageOut,
-    MessagesIn,
-    MessagesOut,
-    NewMessageIn,
-    Which,
-)
 from postrider.web.schedules import WholeScheduleOut
 
 
@@ -130,7 +122,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
 def _every(service: Service, wanted: Wanted, zone: ZoneInfo) -> Iterator[dict[str, Any]]:
     cursor = None
     while True:
-        found, cursor = service.find_messages(wanted, resources.LONGEST_PAGE, cursor)
+        found, cursor = service.find_messages(wanted, bodies.LONGEST_PAGE, cursor)
         yield from (showing.message(summary, zone) for summary in found)
         if cursor is None:
             return

@@ -17,8 +17,8 @@ from postrider.service import Service
 from postrider.timing import first_valid, zone_named
 from postrider.web import asking
 from postrider.web.auth import ANY_SCHEME, Gate, audited, client
+from postrider.web.bodies import NewMessageIn, RepeatIn, To
 from postrider.web.problems import problems
-from postrider.web.resources import NewMessageIn, RepeatIn, To
 from postrider.web.schemas import TemplateIn
 from postrider.windows import Window
 
