@@ -1,5 +1,7 @@
 """/key and /key.crt: the public key for which clients encrypt files."""
 
+from typing import Any
+
 from apiflask import APIBlueprint
 from flask import Response, jsonify, request
 
@@ -29,12 +31,7 @@ def blueprint(keys: Keys, gate: Gate) -> APIBlueprint:
         summary="The public key to encrypt files for",
         description="RSA, for RSA-OAEP with SHA-256. It may change: ask for it anew each time.",
         security=ANY_SCHEME,
-        responses={
-            200: {
-                "description": "The key",
-                "content": {"text/plain": _PEM, "application/json": _JSON},
-            },
-        },
+        responses=_answers("The key", {"text/plain": _PEM, "application/json": _JSON}),
     )
     def get_key() -> Response:
         key = keys.newest()
@@ -51,9 +48,7 @@ def blueprint(keys: Keys, gate: Gate) -> APIBlueprint:
         summary="A self-signed certificate of that key",
         description="What `openssl cms -encrypt -recip` takes.",
         security=ANY_SCHEME,
-        responses={
-            200: {"description": "The certificate", "content": {"text/plain": _PEM}},
-        },
+        responses=_answers("The certificate", {"text/plain": _PEM}),
     )
     def get_certificate() -> Response:
         return fresh(
@@ -61,6 +56,10 @@ def blueprint(keys: Keys, gate: Gate) -> APIBlueprint:
         )
 
     return bp
+
+
+def _answers(description: str, content: dict[str, Any]) -> dict[int, Any]:
+    return {200: {"description": description, "content": content}}
 
 
 def fresh(response: Response) -> Response:

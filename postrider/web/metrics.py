@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import redis
 from apiflask import APIBlueprint
@@ -31,14 +32,15 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_All(service))
     text = {"text/plain": {"schema": {"type": "string"}}}
+    numbers: dict[int, Any] = {
+        200: {"description": "In its text format, of all processes together", "content": text}
+    }
 
     @bp.get("/metrics")
     @bp.doc(
         summary="Numbers for Prometheus",
         security=ANY_SCHEME,
-        responses={
-            200: {"description": "In its text format, of all processes together", "content": text},
-        },
+        responses=numbers,
     )
     @unavailable_when_redis_is
     def metrics() -> Response:
