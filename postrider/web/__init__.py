@@ -84,6 +84,7 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
         VALIDATION_ERROR_STATUS_CODE=400,
         AUTO_VALIDATION_ERROR_RESPONSE=False,
         AUTO_404_RESPONSE=False,
+        AUTO_AUTH_ERROR_RESPONSE=False,
         AUTO_OPERATION_ID=True,
         AUTO_SERVERS=False,  # behind a proxy it would name the wrong one; none means this one
     )

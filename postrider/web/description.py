@@ -25,7 +25,7 @@ def gated(
             del told["400"]
         for operation in operations.values():
             if operation.get("security"):
-                operation["responses"] = told | operation.get("responses", {})
+                operation["responses"] = operation.get("responses", {}) | told
     return description
 
 
