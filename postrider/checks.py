@@ -157,7 +157,7 @@ class Checks:
         """What a client should know of how these files go to them."""
         found = []
         for _, key in _accounts_of(recipients) if files else ():
-            adapter: object = self.accounts[key]
+            adapter: object = self.accounts.get(key)  # a schedule's may be gone
             if isinstance(adapter, TakesFiles):
                 found += [f"{key[0]}: {notice}" for notice in adapter.notices(files)]
         return list(dict.fromkeys(found))

@@ -23,7 +23,7 @@ from messengers.base import (
     Unclear,
     Webhook,
 )
-from postrider import demands, embedded, link, queue, room
+from postrider import demands, embedded, link, queue, room, signing
 from postrider.accounts import DEFAULT
 from postrider.errors import Misconfigured, Unavailable
 from postrider.inbox import Inbox
@@ -190,7 +190,7 @@ def _keys(settings: Settings) -> Iterator[Check]:
         remedy = f"put it back from a backup, {RESTART}"
         yield Check("keys", "fault", f"{settings.keys_dir} cannot be read: {error}", remedy)
         return
-    rings = (keys.ring, kept.ring)
+    rings = (keys.ring, kept.ring, signing.ring(settings.keys_dir))
     paths = [path for ring in rings for path in (*ring.paths(), ring.folder) if path.exists()]
     if exposed := [path for path in paths if path.stat().st_mode & 0o077]:
         detail = f"{exposed[0]} is open to others on this machine"

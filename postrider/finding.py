@@ -190,6 +190,18 @@ class Finder:
         return _summary(rows[0], self.vault) if rows else None
 
     @unavailable_when_redis_is
+    def states(self, message_ids: Sequence[str]) -> dict[str, MessageState]:
+        """The own state of each of these messages that is there. Their texts are not read, whether they decrypt or not."""
+        found: dict[str, MessageState] = {}
+        for first in range(0, len(message_ids), SCAN // 10):
+            part = list(message_ids[first : first + SCAN // 10])
+            rows, _ = self.scripts.run("find_messages", json.dumps({"ids": part}))
+            for mid, fields, counts in rows:
+                partial = b"partial" in fields[::2]
+                found[mid.decode()] = message_state(_counts(counts), partial=partial)
+        return found
+
+    @unavailable_when_redis_is
     def delivery(self, delivery_id: str, owner: str | None) -> Found | None:
         """One delivery, when there is such a one of that owner (None: of anybody)."""
         if not is_delivery_id(delivery_id):
@@ -302,10 +314,11 @@ def _messages(flat: Sequence[Any], vault: Vault) -> dict[str, Message]:
 
 def _summary(row: Sequence[Any], vault: Vault) -> Summary:
     mid, fields, counts = row
-    states = {
-        STATES[letter.decode()]: n for letter, n in zip(counts[::2], counts[1::2], strict=True)
-    }
-    return Summary(records.message(mid.decode(), fields, vault), states)
+    return Summary(records.message(mid.decode(), fields, vault), _counts(counts))
+
+
+def _counts(flat: Sequence[Any]) -> dict[State, int]:
+    return {STATES[letter.decode()]: n for letter, n in zip(flat[::2], flat[1::2], strict=True)}
 
 
 def _cursor(walk: str, after: object) -> str:

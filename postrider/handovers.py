@@ -10,7 +10,7 @@ Redis
 import json
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,6 +21,8 @@ from postrider import records
 from postrider.scripts import Scripts, unavailable_when_redis_is
 
 ID_BYTES = 16
+PART, DROPPED = 500, 50
+"""How many are read or noted at once; and forgotten, each with up to a hundred files."""
 _ID = re.compile(r"[\w-]{22}", re.ASCII)
 
 
@@ -67,16 +69,22 @@ class Handovers:
         )
         return new if kept else None
 
-    @unavailable_when_redis_is
     def get(self, id_: str) -> Handover | None:
         """The one with this id."""
-        client: Any = self.redis
-        told = client.hgetall(f"pr:handover:{id_}") if _ID.fullmatch(id_) else None
-        if not told:
-            return None
-        text = {name.decode(): value.decode() for name, value in told.items()}
-        files = tuple(Handed(*names) for names in json.loads(text.pop("files")))
-        return Handover(id_, files=files, **text)
+        return next(iter(self.get_all([id_])), None) if _ID.fullmatch(id_) else None
+
+    @unavailable_when_redis_is
+    def get_all(self, ids: Sequence[str]) -> list[Handover]:
+        """Those with these ids; one of which nothing is known stands in no list any more."""
+        pipe: Any = self.redis.pipeline(transaction=False)
+        for id_ in ids:
+            pipe.hgetall(f"pr:handover:{id_}")
+        told = dict(zip(ids, pipe.execute(), strict=True))
+        if lost := [id_ for id_, fields in told.items() if not fields]:
+            pipe.zrem("pr:handovers", *lost)
+            pipe.srem("pr:handovers:open", *lost)
+            pipe.execute()
+        return [_handover(id_, fields) for id_, fields in told.items() if fields]
 
     @unavailable_when_redis_is
     def latest(self, owner: str) -> Handover | None:
@@ -90,30 +98,62 @@ class Handovers:
         """Has it become this message; False when it is gone, or has become another."""
         return bool(self.scripts.run("handover_sent", id_, message, asked, _seconds(due)))
 
-    @unavailable_when_redis_is
     def note(self, id_: str, ended: str, due: datetime) -> bool:
         """Writes down how it ended ('': it has not); False when it is gone."""
-        return bool(self.scripts.run("handover_note", id_, ended, _seconds(due)))
+        return bool(self.note_all([(id_, ended, due)]))
 
     @unavailable_when_redis_is
+    def note_all(self, ends: Sequence[tuple[str, str, datetime]]) -> int:
+        """The same for many; how many are there."""
+        noted = 0
+        for first in range(0, len(ends), PART):
+            part = ends[first : first + PART]
+            words = [word for id_, ended, due in part for word in (id_, ended, _seconds(due))]
+            noted += self.scripts.run("handover_note", *words)
+        return noted
+
     def drop(self, handover: Handover, due_by: datetime | None = None) -> bool:
         """Forgets it; False when it is gone, or, with `due_by`, not to be looked at by then."""
-        due = "+inf" if due_by is None else _seconds(due_by)
-        files = (file.file for file in handover.files)
-        return bool(self.scripts.run("handover_drop", handover.id, due, " ".join(files)))
+        return bool(self.drop_all([handover], due_by))
+
+    @unavailable_when_redis_is
+    def drop_all(self, handovers: Sequence[Handover], due_by: datetime | None = None) -> int:
+        """The same for many; how many."""
+        due, dropped = "+inf" if due_by is None else _seconds(due_by), 0
+        for first in range(0, len(handovers), DROPPED):
+            words: list[str] = []
+            for one in handovers[first : first + DROPPED]:
+                words += (one.id, " ".join(file.file for file in one.files))
+            dropped += self.scripts.run("handover_drop", due, *words)
+        return dropped
 
     @unavailable_when_redis_is
     def due(self, now: datetime, most: int) -> list[Handover]:
         """Those to be looked at by now, the longest due first."""
         client: Any = self.redis
-        ids = client.zrangebyscore("pr:handovers", "-inf", _seconds(now), 0, most)
-        return [found for id_ in ids if (found := self.get(id_.decode()))]
+        while ids := client.zrangebyscore("pr:handovers", "-inf", _seconds(now), 0, most):
+            if found := self.get_all([id_.decode() for id_ in ids]):
+                return found
+        return []
+
+    def open(self) -> Iterator[list[Handover]]:
+        """All whose message has not ended, as far as is known, in parts."""
+        cursor: int | None = None
+        while cursor != 0:
+            cursor, ids = self._some_open(cursor or 0)
+            yield self.get_all(ids)
 
     @unavailable_when_redis_is
-    def open(self) -> list[str]:
-        """The ids of all whose message has not ended, as far as is known."""
+    def _some_open(self, cursor: int) -> tuple[int, list[str]]:
         client: Any = self.redis
-        return [id_.decode() for id_ in client.sscan_iter("pr:handovers:open", count=1_000)]
+        found, ids = client.sscan("pr:handovers:open", cursor, count=PART)
+        return found, [id_.decode() for id_ in ids]
+
+
+def _handover(id_: str, told: Mapping[bytes, bytes]) -> Handover:
+    text = {name.decode(): value.decode() for name, value in told.items()}
+    files = tuple(Handed(*names) for names in json.loads(text.pop("files")))
+    return Handover(id_, files=files, **text)
 
 
 def _seconds(at: datetime) -> str:

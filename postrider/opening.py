@@ -33,6 +33,10 @@ DOES_NOT_OPEN = "does not open: its key is not for this service, or it was cut o
 UNAUTHENTICATED = "is encrypted in a way that shows no change; use openssl cms -encrypt -aes-256-gcm, or zip what is meant for others"
 
 
+class NotOpened(InvalidRequest):
+    """An encrypted file that does not open."""
+
+
 def opened(
     incoming: Incoming,
     files: Files,
@@ -43,13 +47,13 @@ def opened(
 ) -> Incoming:
     """`incoming` itself if it is not encrypted; else what was in it, as a new one, while `incoming` stays the caller's to close.
 
-    `wrapped_key`: as raw bytes, or in base64. Raises InvalidRequest(field), and then leaves nothing behind.
+    `wrapped_key`: as raw bytes, or in base64. Raises NotOpened(field), and then leaves nothing behind.
     """
     if wrapped_key is None:
         with incoming.reading() as file:
             head = file.read(HEAD)
         if cms.is_unauthenticated(head):
-            raise InvalidRequest(field, UNAUTHENTICATED)
+            raise NotOpened(field, UNAUTHENTICATED)
         # By who it is for, too: what was changed where it says what it is would else pass as a plain file.
         if not (cms.is_envelope(head) or any(name in head for name in _ours(keys))):
             return incoming
@@ -62,7 +66,7 @@ def opened(
                 _open_pair(file, incoming.size, _unwrapped(keys, wrapped_key), plain)
     except (InvalidTag, cms.Malformed):
         plain.close()
-        raise InvalidRequest(field, DOES_NOT_OPEN) from None
+        raise NotOpened(field, DOES_NOT_OPEN) from None
     except BaseException:
         plain.close()
         raise

@@ -12,6 +12,10 @@ from typing import Any
 
 from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
 
+THREADS = 256
+"""Of one process; made when they are needed. Most of them only ever wait for slow clients."""
+UPLOADS = THREADS // 2
+"""How many of them may read files at the same time: an upload may go on for hours, and others want to be served."""
 REQUEST_S = 30.0
 """For all of a request, its body included, to be sent; or, where files are uploaded, for each part of 64 KiB."""
 LOOK_S = 1.0

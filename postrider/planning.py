@@ -183,6 +183,16 @@ class Planner:
         """Its message, as the client gave it."""
         return self.schedules.body(schedule.id)
 
+    def notices(self, schedule: Schedule, body: Mapping[str, Any]) -> list[str]:
+        """What a client should know of how the files of its message go."""
+        if not body.get("attachments"):
+            return []
+        try:
+            new = self.engine.with_files(draft(body, schedule.owner, self.clock()))
+        except InvalidRequest:  # one of them is gone: its trouble says so
+            return []
+        return self.engine.checks.notices(new.files, new.recipients)
+
     def dates(self, schedule: Schedule, n: int = DATES) -> list[Occurrence]:
         """The next occurrences: what is planned, and what follows."""
         if schedule.next is None:

@@ -4,7 +4,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -25,7 +25,7 @@ from postrider.errors import (
     Unavailable,
 )
 from postrider.fetching import Fetching
-from postrider.files import Files
+from postrider.files import Files, Incoming, Stored
 from postrider.finding import Finder, Found, Summary, Wanted
 from postrider.handovers import Handovers
 from postrider.keys import Keys
@@ -89,7 +89,7 @@ class Service:
         self.checks = Checks(settings, accounts)
         links = None
         if settings.public_url:
-            links = Links(settings.public_url, settings.data_dir / "keys")
+            links = Links(settings.public_url, settings.keys_dir)
         self.files = Files(store.redis, settings.data_dir / "files", self.vault, links)
         self.fetching = Fetching(self.files, settings.file_guard, settings.max_file_bytes)
         self.sender = Sender(store, settings, accounts, self.counts, self.files)
@@ -102,14 +102,32 @@ class Service:
         # Often enough to see how a message has ended before it is purged.
         look = min(LOOK, timedelta(seconds=settings.delete_finished_timeout / 2))
         self.keys = Keys(settings.keys_dir)
-        self.desk = Desk(
-            Handovers(store.redis),
-            self,
-            store.now,
-            opener=lambda incoming, key: opened(incoming, self.files, self.keys, key),
-            public_pem=lambda: self.keys.newest().pem,
-            look=look,
-        )
+        self.desk = Desk(Handovers(store.redis), self, store.now, look=look)
+
+    # -- files
+
+    def keep(
+        self, owner: str, arrived: Sequence[tuple[str, Incoming]], key: bytes | None = None
+    ) -> list[Stored]:
+        """Keeps files under their names, all of them or none; what is in them, if they came encrypted, by `key` or in an envelope.
+
+        What came in stays the caller's to close. Raises NotOpened, TooManyRequests, Unavailable.
+        """
+        with ExitStack() as stack:
+            plain = []
+            for name, incoming in arrived:
+                field = name[:100] or "file"
+                one = opened(incoming, self.files, self.keys, key, field=field)
+                stack.callback(one.close)
+                plain.append((one, name))
+            return self.files.keep_all(plain, owner, self.store.now())
+
+    def delete_file(self, id_: str, owner: str | None) -> None:
+        """Deletes a file that nothing needs. `owner`: whose it must be; None: anybody's. Raises NotFound, IllegalTransition."""
+        if not self.files.delete(id_, owner, self.store.now()):
+            raise IllegalTransition(
+                "a message or a schedule needs it still, or an upload that waits for /msg"
+            )
 
     # -- accepting
 

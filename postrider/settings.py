@@ -451,7 +451,8 @@ class Settings(BaseModel):
 
     @property
     def keys_dir(self) -> Path:
-        """Where the keys lie for which clients encrypt files; in `at-rest`, those for what is kept."""
+        """Where the keys lie for which clients encrypt files; in `at-rest`, those for what is kept; in `links`,
+        those that links to files are signed with."""
         return self.data_dir / "keys"
 
     @property

@@ -4,18 +4,19 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from messengers.base import Heading
 from postrider import timing
 from postrider.changes import Changed
 from postrider.files import Stored
 from postrider.finding import Found, Summary
 from postrider.incoming import Heard
 from postrider.ledger import Balance
-from postrider.model import QUEUED, Attempt, Message, ReceiptKept, Recipient, State
+from postrider.model import QUEUED, Attempt, Message, Part, ReceiptKept, Recipient, State
 from postrider.planning import Planner
 from postrider.schedules import Schedule
 from postrider.stopping import scope_of
@@ -44,7 +45,18 @@ def message(summary: Summary, zone: ZoneInfo) -> dict[str, Any]:
             {name: getattr(file, name) for name in ("id", "name", "media_type", "size", "kind")}
             for file in m.files
         ],
+        "format": m.format,
+        "mail": _mail(m.heading),
     }
+
+
+def _mail(heading: Heading | None) -> dict[str, Any] | None:
+    """What a client asked of a mail, in its words; None when it asked nothing: whether it goes to several is ours to know."""
+    if heading is None or replace(heading, bulk=False) == Heading():
+        return None
+    asked = asdict(heading)
+    del asked["bulk"]
+    return {"from" if name == "sender" else name: value for name, value in asked.items()}
 
 
 def accepted(
@@ -89,7 +101,17 @@ def attempt(a: Attempt) -> dict[str, Any]:
         "outcome": a.outcome,
         "reason": a.reason,
         "provider_id": a.provider_id,
-        "parts": [part and asdict(part) for part in a.parts] or None,
+        "parts": [part and _part(part) for part in a.parts] or None,
+    }
+
+
+def _part(p: Part) -> dict[str, str]:
+    """What became of one piece."""
+    sent = p.outcome == "sent"
+    return {
+        "outcome": p.outcome,
+        "reason": "" if sent else p.said,
+        "provider_id": p.said if sent else "",
     }
 
 
@@ -176,7 +198,8 @@ def whole_schedule(planner: Planner, s: Schedule) -> dict[str, Any]:
     """A schedule with its next dates and the message that it makes."""
     zone = ZoneInfo(s.recurrence.zone)
     dates = [timing.utc_and_local(o.at, zone) for o in planner.dates(s)]
-    return {**schedule(s), "dates": dates, "makes": planner.body(s)}
+    body = planner.body(s)
+    return {**schedule(s), "dates": dates, "makes": body, "notices": planner.notices(s, body)}
 
 
 def json_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:

@@ -4,7 +4,7 @@ import hashlib
 import socket
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -323,8 +323,40 @@ def test_processes_that_start_at_once_make_one_key(tmp_path: Path) -> None:
         thread.join()
     assert len(urls) == 20
     assert len(set(urls)) == 1
-    assert [path.name for path in (tmp_path / "keys").iterdir()] == ["links.key"]
-    assert (tmp_path / "keys" / "links.key").stat().st_mode & 0o777 == 0o600
+    (path,) = (tmp_path / "keys" / "links").iterdir()
+    assert path.name == "00000001.key"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def parts(url: str) -> tuple[str, str, str, str]:
+    """Id, name, until and signature of a link."""
+    split = urlsplit(url)
+    query = dict(pair.split("=") for pair in split.query.split("&"))
+    _, _, id_, name = split.path.split("/")
+    return id_, name, query["until"], query["sig"]
+
+
+def test_links_of_an_older_key_stay_good(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    ours, theirs = (Links("https://x.example", tmp_path) for _ in range(2))
+    before = parts(ours.url("a", "b"))
+    theirs.ring.add()
+    after = parts(ours.url("a", "b"))
+    assert before != after
+    assert all(links.opens(*link, now) for links in (ours, theirs) for link in (before, after))
+    (tmp_path / "links" / "00000001.key").unlink()
+    assert not ours.opens(*before, now)
+    assert ours.opens(*after, now)
+
+
+def test_the_key_that_there_was_before_is_taken_over(tmp_path: Path) -> None:
+    key = bytes(range(32))
+    (tmp_path / "links.key").write_bytes(key)
+    (tmp_path / "links.key").chmod(0o600)
+    links = [Links("https://x.example", tmp_path) for _ in range(2)]
+    assert len({parts(one.url("a", "b", 0)) for one in links}) == 1
+    assert links[1].ring.every() == (key,)
+    assert [path.name for path in tmp_path.iterdir()] == ["links"]
 
 
 # --- cut

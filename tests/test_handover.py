@@ -9,28 +9,32 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
-from dataclasses import replace
+from dataclasses import astuple, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+import requests
 from apiflask import APIFlask
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from werkzeug.serving import make_server
 
-from messengers.base import Rejected
+from messengers.base import Heading, Rejected
 from postrider.admission import Admission
 from postrider.audit import Audit
 from postrider.clients import Clients
-from postrider.desk import KEPT, TYPES, Desk, mail_options
+from postrider.desk import KEPT, Desk
 from postrider.errors import InvalidRequest, NotFound, Unavailable
+from postrider.finding import Wanted
 from postrider.handovers import Handed, Handovers
 from postrider.logins import Logins
-from postrider.model import Quota
+from postrider.model import NewMessage, Quota, Recipient, new_message_id
+from postrider.parameters import TYPES, heading
+from postrider.repeats import Once
 from postrider.sender import DeliveryFailed
 from postrider.service import Service
 from postrider.settings import Settings
@@ -74,9 +78,8 @@ def clock(service: Service) -> Clock:
 
 @pytest.fixture
 def desk(service: Service, clock: Clock) -> Desk:
-    ours = service.desk
-    keys = {"opener": ours.opener, "public_pem": ours.public_pem}
-    return Desk(ours.handovers, service, clock, services=SERVICES, **keys)
+    service.desk = Desk(service.desk.handovers, service, clock, SERVICES)
+    return service.desk
 
 
 @pytest.fixture
@@ -85,14 +88,16 @@ def clients(client: redis.Redis) -> Clients:
 
 
 @pytest.fixture
-def url(desk: Desk, settings: Settings, client: redis.Redis, clients: Clients) -> Iterator[str]:
+def url(
+    desk: Desk, service: Service, settings: Settings, client: redis.Redis, clients: Clients
+) -> Iterator[str]:
     """Where that desk is served over HTTP, without a login."""
     app = APIFlask("desk", json_errors=False)
     app.request_class = WholeRequest
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     problems.register(app)
     gate = Gate(Admission(settings, clients, Logins(client)), Audit(client, 100))
-    app.register_blueprint(handover.blueprint(desk, gate, 2**30))
+    app.register_blueprint(handover.blueprint(service, gate))
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
@@ -255,6 +260,36 @@ def test_a_message_that_was_accepted_and_not_written_down_is_not_sent_again(
         desk.send("", replace(asked, dest="ben"))
 
 
+def test_the_same_call_that_still_runs_is_told_so(desk: Desk, service: Service) -> None:
+    id_ = upload(desk, words=b"hello")
+    asked = handover.Asked(id_, "box", "ana", "text")
+    digest = hashlib.sha256(json.dumps(astuple(asked)[1:]).encode()).hexdigest()
+    now, once = service.store.now(), Once(f"handover\n{id_}", digest.encode())
+    service.repeats.begin("", once, new_message_id(now), now, runs_s=60, kept_s=60)
+    with pytest.raises(InvalidRequest, match="is being sent already; ask how it stands"):
+        desk.send("", asked)
+    with pytest.raises(InvalidRequest, match="other parameters"):
+        desk.send("", replace(asked, dest="ben"))
+
+
+def test_what_is_forgotten_while_it_is_sent_is_unknown(
+    desk: Desk, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = upload(desk, words=b"hello")
+    accept = service.accept
+
+    def slowly(*args: Any) -> Any:
+        done = accept(*args)
+        held = desk.handovers.get(id_)
+        assert held
+        assert desk.handovers.drop(held)
+        return done
+
+    monkeypatch.setattr(service, "accept", slowly)
+    with pytest.raises(InvalidRequest, match="unknown id"):
+        desk.send("", handover.Asked(id_, "box", "ana", "text"))
+
+
 def test_a_failure_is_told(desk: Desk, service: Service) -> None:
     id_ = upload(desk)
     desk.send("", handover.Asked(id_, "box", "blocked", '{"a.png": "image"}'))
@@ -287,10 +322,8 @@ def test_what_was_stopped_has_failed(desk: Desk, service: Service) -> None:
 
 
 @pytest.fixture
-def server_key(desk: Desk) -> str:
-    if desk.opener is None or desk.public_pem is None:
-        pytest.skip("NOT SHOWN: encrypted uploads; the service opens no encrypted files yet")
-    return desk.public_pem()
+def server_key(service: Service) -> str:
+    return service.keys.newest().pem
 
 
 def sealed(pem: str, content: bytes) -> tuple[bytes, bytes]:
@@ -334,11 +367,11 @@ def test_what_does_not_open_is_refused_and_not_kept(
     assert not [p for p in service.files.folder.iterdir() if p.is_file()]
 
 
-def test_without_a_key_of_ours_nothing_encrypted_is_taken(desk: Desk, client: redis.Redis) -> None:
-    desk.opener = None
-    with pytest.raises(InvalidRequest, match="no encrypted files"):
-        upload(desk, ("a", "a", b"x"), key=b"\xff\x00")
-    assert not client.keys("pr:handover*")
+def test_no_cache_may_keep_a_key_that_was_replaced(api: Api) -> None:
+    for method in ("GET", "POST"):
+        answer = api.request(method, "/init")
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.text == api.get("/key").text
 
 
 # -- what is wrong is said, and the files are kept
@@ -413,12 +446,34 @@ def test_what_info_says_of_a_mail_is_understood() -> None:
         "from": "shop",
         "x": 1,
     }
-    assert mail_options(info) == {
-        "subject": "Hi", "reply_to": "a@b.c", "cc": ("d@e.f",), "bcc": ("g@h.i",), "sender": "shop",
-    }  # fmt: skip
+    assert heading(info) == Heading("Hi", "shop", "a@b.c", ("d@e.f",), ("g@h.i",))
+    assert heading({"body": "Hi", "x": 1}) is None
     for wrong in ({"subject": 1}, {"cc": [1]}, {"reply-to": ["a@b.c"]}):
         with pytest.raises(InvalidRequest, match="must be a text"):
-            mail_options(wrong)
+            heading(wrong)
+
+
+BOUNDARY = {"Content-Type": "multipart/form-data; boundary=b"}
+
+
+def form(**fields: str) -> bytes:
+    """A multipart form of these fields."""
+    part = '--b\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
+    return ("".join(part.format(*field) for field in fields.items()) + "--b--\r\n").encode()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("path", ["/msg", "/cons"])
+def test_a_form_is_read_as_far_as_a_body_may_go(api: Api, path: str, chunked: bool) -> None:
+    """A long `info` before the id: neither refused nor cut, however it comes."""
+
+    def ask(size: int) -> requests.Response:
+        body = form(info="x" * size, id=NOBODYS)
+        return api.post(path, data=iter([body]) if chunked else body, headers=BOUNDARY)
+
+    assert ask(2_000_000).text == f"error: id: unknown id '{NOBODYS}'"
+    with suppress(requests.ConnectionError):  # answered and hung up before all of it was written
+        assert ask(33 * 1024 * 1024).status_code == 413
 
 
 def test_a_text_is_bounded(desk: Desk) -> None:
@@ -640,3 +695,61 @@ def test_a_sweep_looks_at_all_that_is_due(desk: Desk, clock: Clock) -> None:
     clock.ahead = 2 * KEPT
     desk.sweep(most=3)
     assert not any(there(desk, id_) for id_ in ids)
+
+
+def test_what_does_not_decrypt_stops_neither_purge_nor_sweep(
+    desk: Desk, service: Service, clock: Clock, client: redis.Redis
+) -> None:
+    ids = [upload(desk) for _ in range(3)]
+    for id_ in ids:
+        desk.send("", handover.Asked(id_, "box", "ana", '{"a.png": "image"}'))
+    deliver(service)
+    held = desk.handovers.get(ids[0])
+    assert held
+    client.hset(f"pr:m:{held.message}", "body", b"\0\1changed")
+    with pytest.raises(Unavailable):
+        service.message(held.message, None)
+    clock.ahead = timedelta(minutes=2)
+    desk.sweep(most=1)
+    assert [h.ended for h in desk.handovers.get_all(ids)] == ["delivered"] * 3
+    assert service.purge() == 3
+    assert [desk.state("", id_) for id_ in ids] == ["delivered"] * 3
+
+
+def test_what_has_lost_its_record_keeps_no_other_waiting(
+    desk: Desk, clock: Clock, client: redis.Redis
+) -> None:
+    ids = [upload(desk) for _ in range(4)]
+    for id_ in ids[:3]:
+        client.delete(f"pr:handover:{id_}")
+        client.sadd("pr:handovers:open", id_)
+    desk.settle()
+    assert not client.exists("pr:handovers:open")
+    clock.ahead = 2 * KEPT
+    desk.sweep(most=2)
+    assert not client.exists("pr:handovers")
+
+
+def evalsha_calls(client: redis.Redis) -> int:
+    return int(client.info("commandstats")["cmdstat_evalsha"]["calls"])
+
+
+@pytest.mark.parametrize("number", [10, 60])
+def test_many_are_settled_in_few_calls(
+    desk: Desk, service: Service, client: redis.Redis, number: int
+) -> None:
+    """As many for ten as for sixty."""
+    until = datetime.now(UTC) + KEPT
+    file = upload(desk)
+    (handed,) = desk.handovers.get_all([file])[0].files
+    service.accept(NewMessage("x", (Recipient("ana", "sandbox"),)))
+    deliver(service)
+    (found,), _ = service.find_messages(Wanted(), 1, None)
+    for _ in range(number):
+        new = desk.handovers.put("", [handed], until)
+        assert new
+        assert desk.handovers.sent(new.id, found.message.id, "", until)
+    calls = evalsha_calls(client)
+    desk.settle()
+    assert evalsha_calls(client) - calls <= 3
+    assert not client.exists("pr:handovers:open")

@@ -15,6 +15,7 @@ import requests
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from postrider import signing
 from postrider.keys import Keys
 from postrider.ring import Ring
 from postrider.vault import Vault
@@ -161,6 +162,23 @@ def test_a_new_key_is_given_out_without_a_restart(
     assert [key.pem for key in keys.every()] == [after, before]
 
 
+def test_what_is_done_to_keys_stands_in_the_audit_log(
+    keys: Keys, api: Api, postrider: Postrider
+) -> None:
+    assert postrider("encryption", "rotate") == 0
+    assert postrider("encryption", "rotate", "--at-rest", ENCRYPT_AT_REST="on") == 0
+    assert postrider("encryption", "renew") == 0
+    entries = api.get("/api/v1/audit").json()["entries"]
+    told = [(entry["action"], entry["what"]) for entry in reversed(entries)]
+    assert [action for action, _ in told] == [
+        "encryption rotate",
+        "encryption rotate --at-rest",
+        "encryption renew",
+    ]
+    assert told[0][1] == keys.newest().kid
+    assert told[2][1] == "0 texts, 0 files"
+
+
 def test_the_diagnosis_tells_of_the_keys_and_who_else_could_read_them(
     keys: Keys, postrider: Postrider, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,8 +194,13 @@ def test_the_diagnosis_tells_of_the_keys_and_who_else_could_read_them(
     Vault(keys.ring.folder / "at-rest").newest_id()
     state, detail = told(ENCRYPT_AT_REST="on")["at rest"]
     assert (state, detail.endswith("1 key")) == ("ok", True)
-    next(keys.ring.folder.glob("*.pem")).chmod(0o644)
-    assert told()["keys"][0] == "fault"
+    signing.ring(keys.ring.folder).newest()
+    assert told()["keys"][0] == "ok"
+    for name in ("*.pem", "links/*.key"):
+        exposed = next(keys.ring.folder.glob(name))
+        exposed.chmod(0o644)
+        assert told()["keys"][:2] == ("fault", f"{exposed} is open to others on this machine")
+        exposed.chmod(0o600)
 
 
 def test_the_api_makes_its_key_as_it_starts(start: Start, tmp_path: Path) -> None:

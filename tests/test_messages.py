@@ -70,6 +70,8 @@ def test_a_message_is_answered_as_a_resource(api: Api) -> None:
         "total": 2,
         "counts": {"scheduled": 2},
         "files": [],
+        "format": "plain",
+        "mail": None,
         "notices": [],
         "deliveries": [
             {"id": f"{mid}-0", "uuid": "1", "service": "whatsapp", "state": "scheduled"},

@@ -6,10 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import redis
 import requests
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from postrider import logins
+from postrider.clients import Clients
+from postrider.model import Quota
+from postrider.web import handover
 from tests.conftest import PASSWORD, Api
 
 PATHS = (
@@ -59,6 +63,35 @@ def test_the_description_is_valid_openapi(api: Api) -> None:
         "/get_finished",
         "/delete_all",
     }
+
+
+def test_what_the_gate_answers_is_described_everywhere(api: Api, client: redis.Redis) -> None:
+    """Wrong credentials and too many calls; a parameter given twice; a role that is not enough."""
+    _, key = Clients(client).add_key("viewer", "viewer", "tests", Quota())
+    viewer = {"headers": {"Authorization": f"Bearer {key}"}, "auth": None, "timeout": 10}
+    description = requests.get(f"{api.url}/openapi.json", timeout=10).json()
+    forbidden = set()
+    for path, operations in description["paths"].items():
+        kind = "application/problem+json" if path.startswith("/api/") else "application/json"
+        asked = re.sub(r"{\w+}", "x" * 22, path)
+        for method, operation in operations.items():
+            if "security" not in operation:
+                continue
+            answers = operation["responses"]
+            for status in ("401", "429", "503"):
+                assert kind in answers[status]["content"], (method, path, status)
+            twice = api.request(method, f"{asked}?a=1&a=2")
+            assert str(twice.status_code) in answers, (method, path)
+            if path in handover.PATHS:
+                assert (twice.status_code, twice.text[:6]) == (200, "error:")
+            else:
+                assert twice.status_code == 400, (method, path)
+            seen = requests.request(method, api.url + asked, **viewer)
+            assert str(seen.status_code) in answers, (method, path, seen.text)
+            if seen.status_code == 403:
+                forbidden.add((method, path))
+    assert ("delete", "/api/v1/schedules/{id}") in forbidden
+    assert ("get", "/init") in forbidden
 
 
 def test_every_schema_has_one_plain_name(api: Api) -> None:

@@ -379,6 +379,51 @@ def test_postrider_encrypt_says_why_it_cannot(
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["a.pdf", "junk"]
 
 
+def test_postrider_encrypt_makes_no_key_of_its_own(
+    tmp_path: Path, postrider: Postrider, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a client's machine it would open nowhere."""
+    (tmp_path / "a.pdf").write_bytes(CONTENT)
+    assert postrider("encrypt", "a.pdf") == 1
+    assert "--key-url: is needed" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pdf"]
+
+
+@pytest.mark.parametrize("there", ["out", "out.key"])
+def test_postrider_encrypt_writes_over_nothing(
+    served: Keys, tmp_path: Path, postrider: Postrider, there: str
+) -> None:
+    (tmp_path / "a.pdf").write_bytes(CONTENT)
+    (tmp_path / there).write_text("mine")
+    assert postrider("encrypt", "a.pdf", "-o", "out") == 1
+    assert (tmp_path / there).read_text() == "mine"
+    assert len(list(tmp_path.glob("out*"))) == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="NO FILE THAT CANNOT BE READ")
+def test_postrider_encrypt_that_fails_half_way_leaves_nothing(
+    served: Keys, tmp_path: Path, postrider: Postrider, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert postrider("encrypt", "/proc/self/mem", "-o", "out") == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_the_line_that_postrider_encrypt_prints_uploads_both(
+    served: Keys, api: Api, tmp_path: Path, postrider: Postrider, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = """Ana's "list"; x,y $(touch harm).pdf"""
+    (tmp_path / name).write_bytes(CONTENT)
+    assert postrider("encrypt", name) == 0
+    line = capsys.readouterr().out.splitlines()[1]
+    line = line.replace("-u USER", "-s -u {}:{}".format(*api.auth)).replace("URL/", f"{api.url}/")  # type: ignore[misc]
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, timeout=30, check=True)  # fmt: skip
+    (kept,) = json.loads(done.stdout)["files"]
+    assert kept["sha256"] == hashlib.sha256(CONTENT).hexdigest()
+    assert kept["name"] == "Ana's _list__ x,y $(touch harm).pdf"
+    assert not (tmp_path / "harm").exists()
+
+
 def test_files_open_while_keys_are_replaced(files: Files, tmp_path: Path) -> None:
     keys = Keys(tmp_path / "keys")
     keys.newest()

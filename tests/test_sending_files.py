@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from messengers.base import File, FileKind, NoReply, Reply, Request, Retry
-from postrider import records
+from postrider import records, showing
 from postrider.curl import Concurrent
 from postrider.model import Attachment, Claim, NewMessage, Part, Recipient
 from postrider.sender import LEASE_S
@@ -131,7 +131,11 @@ def test_what_is_refused_in_part_is_partial_and_each_piece_says_why(
     assert last is not None
     assert last.reason == "partial"
     assert [part and part.outcome for part in last.parts] == ["sent", "sent", "rejected", "sent"]
-    assert last.parts[2].said == "Bad Request: no"
+    shown = showing.attempt(last)["parts"]
+    assert shown[2] == {"outcome": "rejected", "reason": "Bad Request: no", "provider_id": ""}
+    assert [(p["reason"], bool(p["provider_id"])) for p in shown if p is not shown[2]] == [
+        ("", True)
+    ] * 3
     assert service.message(message, None).state == "partially_delivered"
 
 

@@ -608,3 +608,28 @@ def test_a_repeated_mail_keeps_its_heading(service: Service) -> None:
     heading = Heading("Weekly", "news@example.org", cc=("ana@example.org",))
     assert (new.format, new.heading) == ("markdown", heading)
     service.checks.message(new)
+
+
+def test_what_was_asked_of_a_mail_is_shown(api: Api) -> None:
+    eva, ben = ({"uuid": to, "service": "mail"} for to in (EVA, "ben@example.net"))
+    asked = {
+        "subject": "Weekly",
+        "from": "news@example.org",
+        "reply_to": "help@example.org",
+        "cc": ["ana@example.org"],
+        "bcc": [],
+        "unsubscribe_url": "https://example.org/u?{uuid}",
+    }
+
+    def shown(**asked_: object) -> tuple[object, object]:
+        answer = api.post("/api/v1/messages", json={"body": "*Hi*", **asked_})
+        assert answer.status_code == 201, answer.text
+        kept = api.get(f"/api/v1/messages/{answer.json()['id']}").json()
+        assert (kept["format"], kept["mail"]) == (answer.json()["format"], answer.json()["mail"])
+        return kept["format"], kept["mail"]
+
+    assert shown(recipients=[eva], format="markdown", mail=asked) == ("markdown", asked)
+    again = {**dict.fromkeys(asked, ""), "cc": [], "bcc": [], "subject": "Hi"}
+    assert shown(recipients=[eva, ben], mail={"subject": "Hi"}) == ("plain", again)
+    # That it goes to several is known of it, and was not asked for.
+    assert shown(recipients=[eva, ben]) == ("plain", None)

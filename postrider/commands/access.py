@@ -6,33 +6,27 @@ Nobody is asked who they are: who can read the settings can do all this anyway. 
 import argparse
 import getpass
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 
-from postrider import access, link
-from postrider.audit import Audit, Wanted
+from postrider import access
+from postrider.audit import Wanted
 from postrider.clients import Clients, Kind, Known
-from postrider.commands.shell import user
+from postrider.commands import shell
+from postrider.commands.shell import Parsers, opened
 from postrider.commands.terminal import say, say_json, told
 from postrider.errors import InvalidRequest, NotFound
 from postrider.model import ROLES, Quota
-from postrider.settings import Settings
-
-Parsers = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
 
 
 def add_commands(commands: "Parsers[argparse.ArgumentParser]") -> None:
     """Adds these subcommands, each with its function as `run`."""
-    as_json = argparse.ArgumentParser(add_help=False)
-    as_json.add_argument("--json", action="store_true", help="answer as the API does")
+    as_json = shell.as_json()
     _add_keys(commands, as_json)
     _add_users(commands, as_json)
     what = "show who did what"
     parser = commands.add_parser("audit", help=what, description=what, parents=[as_json])
     parser.add_argument("--actor", metavar="WHO", help="only what this client did, by id or name")
     parser.add_argument("--action", metavar="WHAT", help="only this, for example login")
-    _add_page(parser)
+    shell.add_page(parser)
     parser.set_defaults(run=show_audit)
 
 
@@ -82,15 +76,8 @@ def _add_list(
 ) -> None:
     what = f"list {kind}s"
     parser = commands.add_parser("list", help=what, description=what, parents=[as_json])
-    _add_page(parser)
+    shell.add_page(parser)
     parser.set_defaults(run=show_clients, kind=kind)
-
-
-def _add_page(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--limit", metavar="N", type=_limit, default=access.PAGE, help="at most so many"
-    )
-    parser.add_argument("--cursor", metavar="C", help="where the part before left off")
 
 
 def _add_drop(
@@ -99,36 +86,6 @@ def _add_drop(
     parser = commands.add_parser(word, help=what, description=what)
     parser.add_argument("who", metavar="ID|NAME")
     parser.set_defaults(run=drop, kind=kind)
-
-
-def _limit(text: str) -> int:
-    number = int(text) if text.isdecimal() and len(text) < 5 else 0
-    if not 1 <= number <= access.LONGEST_PAGE:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 1 and {access.LONGEST_PAGE}")
-    return number
-
-
-@dataclass(frozen=True, slots=True)
-class _Desk:
-    """What the commands work with, and who is at work."""
-
-    clients: Clients
-    audit: Audit
-    settings: Settings
-    who: str
-
-    def note(self, action: str, what: str) -> None:
-        self.audit.write(
-            "changed", actor="", name=self.who, action=action, what=what, address="", result="ok"
-        )
-
-
-@contextmanager
-def _desk() -> Iterator[_Desk]:
-    settings = Settings.from_env()
-    with link.connect(settings.redis_address) as client:
-        audit = Audit(client, settings.audit_kept)
-        yield _Desk(Clients(client), audit, settings, f"shell:{user()}")
 
 
 def _quota(args: argparse.Namespace) -> Quota:
@@ -142,7 +99,7 @@ def _quota(args: argparse.Namespace) -> Quota:
 def create_key(args: argparse.Namespace) -> int:
     """Makes a key and shows it, this once."""
     quota = _quota(args)
-    with _desk() as desk:
+    with opened() as desk:
         made, key = desk.clients.add_key(args.name, args.role, desk.who, quota)
         desk.note("keys create", made.id)
     if args.json or not sys.stdout.isatty():
@@ -157,8 +114,8 @@ def create_key(args: argparse.Namespace) -> int:
 def create_user(args: argparse.Namespace) -> int:
     """Makes a user."""
     quota = _quota(args)
-    with _desk() as desk:
-        access.refuse_name(args.name, desk.settings)
+    with opened() as desk:
+        access.refuse_name(args.name, desk.service.settings)
         password = _password()
         made = desk.clients.add_user(args.name, args.role, desk.who, quota, password)
         desk.note("users create", made.id)
@@ -182,7 +139,7 @@ def _password() -> str:
 @told
 def set_password(args: argparse.Namespace) -> int:
     """Gives a user another password."""
-    with _desk() as desk:
+    with opened() as desk:
         one = _find(desk.clients, "user", args.who)
         desk.clients.change("user", one.id, password=_password())
         desk.note("users password", one.id)
@@ -193,7 +150,7 @@ def set_password(args: argparse.Namespace) -> int:
 @told
 def show_clients(args: argparse.Namespace) -> int:
     """A part of the keys or of the users: id, name, role, made, last there, state."""
-    with _desk() as desk:
+    with opened() as desk:
         found, after = desk.clients.page(args.kind, args.limit, args.cursor)
     if args.json:
         return say_json({f"{args.kind}s": [access.told(one) for one in found], "next": after})
@@ -214,7 +171,7 @@ def _tell_next(command: str, after: str | None) -> int:
 @told
 def drop(args: argparse.Namespace) -> int:
     """Takes a key or a user away."""
-    with _desk() as desk:
+    with opened() as desk:
         one = _find(desk.clients, args.kind, args.who)
         desk.clients.delete(args.kind, one.id)
         desk.note(f"{args.kind}s {'revoke' if args.kind == 'key' else 'delete'}", one.id)
@@ -234,7 +191,7 @@ def _find(clients: Clients, kind: Kind, who: str) -> Known:
 @told
 def show_audit(args: argparse.Namespace) -> int:
     """A part of the audit log, newest first: when, who, what, which, from where, with what result."""
-    with _desk() as desk:
+    with opened() as desk:
         found, after = desk.audit.page(Wanted(args.actor, args.action), args.limit, args.cursor)
     if args.json:
         return say_json({"entries": [access.told_entry(e) for e in found], "next": after})

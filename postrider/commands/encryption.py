@@ -3,7 +3,7 @@
 import argparse
 import base64
 import secrets
-from collections.abc import Callable
+import shlex
 from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -15,17 +15,15 @@ from cryptography.hazmat.primitives.ciphers.modes import GCM
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from messengers.base import NoReply, Request
-from postrider import link
-from postrider.commands.terminal import refuse, say, say_json
-from postrider.errors import InvalidRequest, Misconfigured, PostriderError
-from postrider.files import Files
+from postrider.commands.shell import Parsers, opened
+from postrider.commands.terminal import new_file, say, say_json, told
+from postrider.errors import InvalidRequest
 from postrider.keys import OAEP, Keys
 from postrider.resealing import Resealing
 from postrider.settings import Settings
 from postrider.transport import Blocking
 from postrider.vault import Vault
 
-Parsers = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
 PART = 1 << 20
 
 
@@ -38,42 +36,27 @@ def add_commands(commands: "Parsers[argparse.ArgumentParser]") -> None:
     source.add_argument("--key-url", metavar="URL", help="https://USER:PASSWORD@HOST/key")
     source.add_argument("--key", metavar="FILE", type=Path, help="what GET /key gave; else ours")
     parser.add_argument("-o", "--out", metavar="OUT", type=Path, help="FILE.encrypted, if left out")
-    parser.set_defaults(run=_told(encrypt))
+    parser.set_defaults(run=encrypt)
     what = "show the keys of this service, or make a new one"
     parser = commands.add_parser("encryption", help=what, description=what)
     keys = parser.add_subparsers(metavar="COMMAND", required=True)
     what = "show the keys"
     parser = keys.add_parser("show", help=what, description=what)
     parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.set_defaults(run=_told(show))
+    parser.set_defaults(run=show)
     what = "make a new key, at once in use; what was encrypted for older ones still opens"
     parser = keys.add_parser("rotate", help=what, description=what)
     parser.add_argument("--at-rest", action="store_true", help="the key for what is kept, instead")
-    parser.set_defaults(run=_told(rotate))
+    parser.set_defaults(run=rotate)
     what = "encrypt all that is kept under the newest key, while everything runs"
     parser = keys.add_parser("renew", help=what, description=what)
-    parser.set_defaults(run=_told(renew))
-
-
-def _told(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """`run`, which tells in a line why it cannot."""
-
-    def running(args: argparse.Namespace) -> int:
-        try:
-            return run(args)
-        except Misconfigured:
-            raise
-        except PostriderError as error:
-            return refuse(str(error))
-        except OSError as error:
-            return refuse(f"{error.filename}: {error.strerror}")
-
-    return running
+    parser.set_defaults(run=renew)
 
 
 # -- for who uploads
 
 
+@told
 def encrypt(args: argparse.Namespace) -> int:
     """Writes OUT and OUT.key."""
     out: Path = args.out or args.file.with_name(f"{args.file.name}.encrypted")
@@ -81,17 +64,23 @@ def encrypt(args: argparse.Namespace) -> int:
     public = _public(args)
     key, nonce = secrets.token_bytes(32), secrets.token_bytes(12)
     encryptor = Cipher(AES(key), GCM(nonce)).encryptor()
-    with args.file.open("rb") as plain, out.open("xb") as encrypted:
+    with new_file(beside) as wrapped, new_file(out) as encrypted, args.file.open("rb") as plain:
+        wrapped.write(public.encrypt(key, OAEP))
+        wrapped.flush()  # what the disk does not take is known before the other one counts
         encrypted.write(nonce)
         while part := plain.read(PART):
             encrypted.write(encryptor.update(part))
         encrypted.write(encryptor.finalize() + encryptor.tag)
-    beside.write_bytes(public.encrypt(key, OAEP))
     say(f"{out} is encrypted, its key is in {beside}. Upload both:")
-    say(
-        f"curl -u USER -F 'file=@{out};filename={args.file.name}' -F 'key=@{beside}' URL/api/v1/files"
-    )
+    parts = (f"file=@{_quoted(out)};filename={_quoted(args.file.name)}", f"key=@{_quoted(beside)}")
+    form = " ".join(f"-F {shlex.quote(part)}" for part in parts)
+    say(f"curl -u USER {form} URL/api/v1/files")
     return 0
+
+
+def _quoted(name: object) -> str:
+    """A name within curl's -F, where `;` and `,` part one thing from the next. https://curl.se/docs/manpage.html#-F"""
+    return '"' + str(name).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _public(args: argparse.Namespace) -> RSAPublicKey:
@@ -100,7 +89,10 @@ def _public(args: argparse.Namespace) -> RSAPublicKey:
     elif args.key:
         name, text = "--key", args.key.read_bytes()
     else:
-        return Keys(Settings.from_env().keys_dir).newest().private.public_key()
+        ours = Keys(Settings.from_env().keys_dir).every()
+        if not ours:  # to make one here would encrypt for nobody
+            raise InvalidRequest("--key-url", "is needed, or --key: there is no service's key here")
+        return ours[0].private.public_key()
     try:
         public = load_pem_public_key(text)
     except (ValueError, UnsupportedAlgorithm):
@@ -118,8 +110,8 @@ def _fetched(url: str) -> bytes:
     headers = {"Accept": "text/plain"}
     if credentials:
         user, _, password = map(unquote, credentials.partition(":"))
-        told = base64.b64encode(f"{user}:{password}".encode()).decode()
-        headers["Authorization"] = f"Basic {told}"
+        login = base64.b64encode(f"{user}:{password}".encode()).decode()
+        headers["Authorization"] = f"Basic {login}"
     bare = urlunsplit(parts._replace(netloc=host))
     settings = Settings.from_env()
     reply = Blocking(lambda _: None, tls_verify=settings.tls_verify).send(
@@ -135,6 +127,7 @@ def _fetched(url: str) -> bytes:
 # -- for who runs the service
 
 
+@told
 def show(args: argparse.Namespace) -> int:
     """The keys, the newest first."""
     settings = Settings.from_env()
@@ -158,31 +151,37 @@ def show(args: argparse.Namespace) -> int:
     return 0
 
 
+@told
 def rotate(args: argparse.Namespace) -> int:
     """A new key, which running processes take at once."""
-    settings = Settings.from_env()
-    if args.at_rest:
-        kid = Vault(settings.keys_dir / "at-rest").rotate()
-        say(
-            f"What is new is encrypted under {kid} from now on. For what there is: postrider encryption renew"
-        )
-        if not settings.encrypt_at_rest:
-            say("ENCRYPT_AT_REST is off: nothing new is encrypted.")
-        return 0
-    say(f"GET /key gives {Keys(settings.keys_dir).rotate().kid} from now on.")
+    with opened() as desk:
+        settings = desk.service.settings
+        if not args.at_rest:
+            kid = desk.service.keys.rotate().kid
+            desk.note("encryption rotate", kid)
+            say(f"GET /key gives {kid} from now on.")
+            return 0
+        kid = desk.service.vault.rotate()
+        desk.note("encryption rotate --at-rest", kid)
+    say(
+        f"What is new is encrypted under {kid} from now on. For what there is: postrider encryption renew"
+    )
+    if not settings.encrypt_at_rest:
+        say("ENCRYPT_AT_REST is off: nothing new is encrypted.")
     return 0
 
 
+@told
 def renew(_: argparse.Namespace) -> int:
     """What is kept is under the newest key."""
-    settings = Settings.from_env()
-    if not settings.encrypt_at_rest:
-        raise InvalidRequest("ENCRYPT_AT_REST", "is off, so nothing is to be encrypted")
-    vault = Vault(settings.keys_dir / "at-rest", seals=True)
-    with link.connect(settings.redis_address) as client:
-        files = Files(client, settings.data_dir / "files", vault)
-        done = Resealing(client, files, vault).run()
-    say(f"Encrypted anew: {done.texts} texts, {done.files} files.")
+    with opened() as desk:
+        service = desk.service
+        if not service.settings.encrypt_at_rest:
+            raise InvalidRequest("ENCRYPT_AT_REST", "is off, so nothing is to be encrypted")
+        done = Resealing(service.store.redis, service.files, service.vault).run()
+        told_ = f"{done.texts} texts, {done.files} files"
+        desk.note("encryption renew", told_)
+    say(f"Encrypted anew: {told_}.")
     if done.unreadable:
         say(f"{done.unreadable} cannot be read, as was told above, and stay as they are.")
     return 1 if done.unreadable else 0

@@ -10,8 +10,8 @@ from pathlib import Path
 from postrider import showing
 from postrider.commands import shell
 from postrider.commands.shell import Parsers, Shell, opened, show_fields, show_rows
-from postrider.commands.terminal import say, say_json, told
-from postrider.errors import IllegalTransition, InvalidRequest
+from postrider.commands.terminal import new_file, say, say_json, told
+from postrider.errors import InvalidRequest
 from postrider.files import Stored
 
 READ = 64 * 1024
@@ -119,11 +119,8 @@ def get(args: argparse.Namespace) -> int:
             if args.to is None:
                 shutil.copyfileobj(content, sys.stdout.buffer, READ)
                 return 0
-            try:
-                with args.to.open("xb") as file:
-                    shutil.copyfileobj(content, file, READ)
-            except OSError as error:
-                raise InvalidRequest("--to", f"cannot be written: {error.strerror}") from None
+            with new_file(args.to) as file:
+                shutil.copyfileobj(content, file, READ)
     return 0
 
 
@@ -131,8 +128,7 @@ def get(args: argparse.Namespace) -> int:
 def delete(args: argparse.Namespace) -> int:
     """Deletes one."""
     with opened() as desk:
-        if not desk.service.files.delete(args.id, None, desk.service.store.now()):
-            raise IllegalTransition("a message or a schedule needs it still")
+        desk.service.delete_file(args.id, None)
         desk.note("files delete", args.id)
     say("It is deleted.")
     return 0

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from postrider import link
 from postrider.audit import Audit
+from postrider.clients import Clients
 from postrider.commands.terminal import say
 from postrider.listing import printable
 from postrider.model import Recipient
@@ -46,10 +47,19 @@ class Shell:
     zone: ZoneInfo
     who: str
 
+    @property
+    def clients(self) -> Clients:
+        """Who may come in."""
+        return Clients(self.service.store.redis)
+
+    @property
+    def audit(self) -> Audit:
+        """Who did what."""
+        return Audit(self.service.store.redis, self.service.settings.audit_kept)
+
     def note(self, action: str, what: str) -> None:
         """Writes into the audit log that it was done."""
-        audit = Audit(self.service.store.redis, self.service.settings.audit_kept)
-        audit.write(
+        self.audit.write(
             "changed", actor="", name=self.who, action=action, what=what, address="", result="ok"
         )
 

@@ -7,6 +7,7 @@ API does. Somebody else wrote the texts, so none reaches a terminal as it is.
 import argparse
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 from zoneinfo import ZoneInfo
@@ -21,7 +22,7 @@ from postrider import listing
 from postrider.commands import files
 from postrider.commands.shell import COLOURS, Parsers, as_json, opened, recipient, up_to
 from postrider.commands.terminal import say, say_json, told
-from postrider.errors import InvalidRequest, PostriderError
+from postrider.errors import InvalidRequest
 from postrider.model import Attachment, NewMessage
 from postrider.service import Service
 from postrider.store import Page, Store
@@ -90,26 +91,30 @@ def send(args: argparse.Namespace) -> int:
     """Accepts one message and says what became of it."""
     with opened() as desk:
         service, zone, now = desk.service, desk.zone, desk.service.store.now()
-        kept = files.keep(desk, args.attach) if args.attach else []
         new = NewMessage(
             body=_stdin() if args.body == "-" else args.body,
             recipients=tuple(args.to),
             send_at=listing.moment(args.at, args.timezone, zone),
-            attachments=tuple(Attachment(stored.file.id) for stored in kept),
         )
+        kept = files.keep(desk, args.attach) if args.attach else []
         try:
-            answer = listing.accepted(*service.accept(new), zone)
-        except PostriderError:
+            attached = tuple(Attachment(stored.file.id) for stored in kept)
+            message, recipients = service.accept(replace(new, attachments=attached))
+        except BaseException:
             # But not what was accepted after all.
             service.files.forget([stored.file.id for stored in kept], now)
             raise
+        answer = listing.accepted(message, recipients, zone)
+        notices = service.checks.notices(message.files, recipients)
     if args.json:
-        return say_json(answer)
+        return say_json(answer | ({"notices": notices} if notices else {}))
     lines = answer["scheduled"] or answer["started"]
     for line in lines:
         say(line)
     if (total := answer.get("total", 0)) > len(lines):
         say(f"and {total - len(lines)} more")
+    for notice in notices:
+        say(notice)
     say(f"Message: {answer['message']['id']}")
     return 0
 

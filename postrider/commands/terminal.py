@@ -5,8 +5,10 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from postrider import listing, queue
 from postrider.errors import InvalidRequest, Misconfigured, PostriderError, Unavailable
@@ -42,9 +44,23 @@ def told(run: Run) -> Run:
             return refuse(str(error))
         except queue.ERRORS as error:  # it refuses a command that we need
             return refuse(f"Redis: {error}: `postrider doctor` says what is wrong")
+        except OSError as error:  # of a file that it reads or writes
+            return refuse(": ".join(str(s) for s in (error.filename, error.strerror or error) if s))
         return code
 
     return wrapped
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that was not there before, to be written; gone again when that fails. Raises OSError."""
+    file = path.open("xb")
+    try:
+        with file:
+            yield file
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def say(line: str) -> None:

@@ -40,7 +40,7 @@ from postrider.web import (
     traffic,
 )
 from postrider.web.auth import SCHEMES, Gate
-from postrider.web.description import plain_names
+from postrider.web.description import gated, plain_names
 from postrider.web.reading import WholeRequest
 from postrider.web.strict_json import StrictJSONProvider
 
@@ -80,9 +80,11 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     app.request_class = WholeRequest
     app.config.update(
         MAX_CONTENT_LENGTH=settings.max_body_bytes,
+        MAX_FORM_MEMORY_SIZE=settings.max_body_bytes,  # else Flask's own, 500,000, answers 413
         VALIDATION_ERROR_STATUS_CODE=400,
         AUTO_VALIDATION_ERROR_RESPONSE=False,
         AUTO_404_RESPONSE=False,
+        AUTO_AUTH_ERROR_RESPONSE=False,
         AUTO_OPERATION_ID=True,
         AUTO_SERVERS=False,  # behind a proxy it would name the wrong one; none means this one
     )
@@ -90,7 +92,7 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
         "Post one message with a time and a list of recipients; each gets it on time, once."
     )
     app.security_schemes = SCHEMES
-    app.spec_processor(lambda spec: plain_names(files.described(spec)))
+    app.spec_processor(lambda spec: plain_names(gated(spec, handover.PATHS)))
     problems.register(app)
     traffic.watch(app, service.counts)
     app.extensions[COUNTS] = service.counts
@@ -114,7 +116,7 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     app.register_blueprint(metrics.blueprint(service, gate))
     app.register_blueprint(access.blueprint(people, settings, gate))
     app.register_blueprint(audit.blueprint(log_, gate))
-    app.register_blueprint(handover.blueprint(service.desk, gate, settings.max_file_bytes))
+    app.register_blueprint(handover.blueprint(service, gate))
 
     @app.after_request
     def harden(response: Response) -> Response:

@@ -74,7 +74,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="Who we send as, and how each stands",
         security=ANY_SCHEME,
-        responses=problems(400, 401, 503),
+        responses=problems(400),
     )
     def list_accounts(query_data: AccountsIn) -> Response:
         _, behind = records.read_cursor(query_data.cursor)

@@ -12,14 +12,7 @@ from postrider.errors import InvalidRequest, WrongMediaType
 from postrider.finding import Wanted
 from postrider.model import Attachment, Client, NewMessage, Recipient, Terms
 from postrider.repeats import Once
-from postrider.web.resources import (
-    AttachmentIn,
-    ChangeIn,
-    DeliveriesIn,
-    MessagesIn,
-    NewMessageIn,
-    To,
-)
+from postrider.web.bodies import AttachmentIn, ChangeIn, DeliveriesIn, MessagesIn, NewMessageIn, To
 from postrider.web.schemas import TemplateIn
 from postrider.windows import Window
 

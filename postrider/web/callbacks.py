@@ -76,7 +76,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.get("/callbacks")
     @bp.input(CallbacksIn, location="query")
     @bp.output(CallbacksOut)
-    @bp.doc(summary="List callbacks", security=ANY_SCHEME, responses=problems(400, 401, 503))
+    @bp.doc(summary="List callbacks", security=ANY_SCHEME, responses=problems(400))
     def list_callbacks(query_data: CallbacksIn) -> Response:
         found, total, cursor = outbox.page(
             query_data.state, owner(), query_data.limit, query_data.cursor
@@ -85,7 +85,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
 
     @bp.get("/callbacks/<string(minlength=21):id_>")
     @bp.output(CallbackOut)
-    @bp.doc(summary="One callback", security=ANY_SCHEME, responses=problems(401, 404, 503))
+    @bp.doc(summary="One callback", security=ANY_SCHEME, responses=problems(404))
     def get_callback(id_: str) -> Response:
         return jsonify(outbox.find(id_, owner()).as_dict())
 
@@ -94,7 +94,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="Try a callback anew that has ended",
         security=ANY_SCHEME,
-        responses=problems(401, 403, 404, 409, 503),
+        responses=problems(403, 404, 409),
     )
     def replay_callback(id_: str) -> Response:
         must_send()
@@ -105,7 +105,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="Try all dead callbacks anew, up to 1,000 at a time",
         security=ANY_SCHEME,
-        responses=problems(401, 403, 503),
+        responses=problems(403),
     )
     def replay_callbacks() -> Response:
         must_send()

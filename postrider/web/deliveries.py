@@ -8,14 +8,10 @@ from flask import Response, jsonify
 from postrider import showing
 from postrider.service import Service
 from postrider.web import asking, export
+from postrider.web.answers import DeliveriesOut, DeliveryOut, DeliveryWithAttemptsOut
 from postrider.web.auth import ANY_SCHEME, Gate, client
+from postrider.web.bodies import DeliveriesIn
 from postrider.web.problems import problems
-from postrider.web.resources import (
-    DeliveriesIn,
-    DeliveriesOut,
-    DeliveryOut,
-    DeliveryWithAttemptsOut,
-)
 
 
 def blueprint(service: Service, gate: Gate) -> APIBlueprint:
@@ -31,7 +27,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         summary="Find deliveries",
         description=export.DESCRIPTION,
         security=ANY_SCHEME,
-        responses=problems(400, 401, 429, 503) | export.documented("deliveries"),
+        responses=problems(400) | export.documented("deliveries"),
     )
     def deliveries(query_data: DeliveriesIn) -> Response:
         wanted = asking.wanted(query_data, zone, client())
@@ -47,7 +43,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="One delivery, what was tried, and its receipts",
         security=ANY_SCHEME,
-        responses=problems(401, 404, 429, 503),
+        responses=problems(404),
     )
     def delivery(delivery_id: str) -> Response:
         found = service.delivery(delivery_id, asking.owner_of(client()))
@@ -63,9 +59,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
 
     @bp.delete("/deliveries/<delivery_id>")
     @bp.output(DeliveryOut)
-    @bp.doc(
-        summary="Stop one", security=ANY_SCHEME, responses=problems(401, 403, 404, 409, 429, 503)
-    )
+    @bp.doc(summary="Stop one", security=ANY_SCHEME, responses=problems(403, 404, 409))
     def stop_one(delivery_id: str) -> Response:
         found = service.change_delivery("cancel", delivery_id, asking.owner_of(client()))
         return jsonify(showing.delivery(found, service.store.now()))
@@ -75,7 +69,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="Send one again that ended without being sent",
         security=ANY_SCHEME,
-        responses=problems(401, 403, 404, 409, 429, 503),
+        responses=problems(403, 404, 409),
     )
     def retry(delivery_id: str) -> Response:
         found = service.change_delivery("retry", delivery_id, asking.owner_of(client()))

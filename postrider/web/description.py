@@ -1,17 +1,40 @@
-"""The names in the description of the API: plain ones, since generators of clients trip over dots in them.
-
-APIFlask names what stands within a model after it, `Outer.Inner`, and describes it anew for each
-(apiflask 3.1, `schema_adapters/pydantic_schema.py`).
-"""
+"""What is the same all over the description of the API: the gate's answers, and plain names."""
 
 import json
+from collections.abc import Collection
 from typing import Any
+
+from postrider.web.problems import API, documented, problems
 
 _AT = "#/components/schemas/"
 
 
+def gated(
+    description: dict[str, Any] | str, answering: Collection[str] = ()
+) -> dict[str, Any] | str:
+    """`description`, where each operation behind the gate has the gate's own answers.
+
+    `answering`: paths that answer what is wrong in a way of their own, with no 400.
+    """
+    if isinstance(description, str):  # YAML, which we do not serve
+        return description
+    for path, operations in description["paths"].items():
+        answers = (problems if path.startswith(API) else documented)(400, 401, 429, 503)
+        told = {str(status): answer for status, answer in answers.items()}
+        if path in answering:
+            del told["400"]
+        for operation in operations.values():
+            if operation.get("security"):
+                operation["responses"] = operation.get("responses", {}) | told
+    return description
+
+
 def plain_names(description: dict[str, Any] | str) -> dict[str, Any] | str:
-    """`description`, with each schema once, under a name without a dot."""
+    """`description`, with each schema once, under a name without a dot: generators of clients trip over dots.
+
+    APIFlask names what stands within a model after it, `Outer.Inner`, and describes it anew for each
+    (apiflask 3.1, `schema_adapters/pydantic_schema.py`).
+    """
     if isinstance(description, str):  # YAML, which we do not serve
         return description
     schemas = description.get("components", {}).get("schemas", {})

@@ -1,6 +1,5 @@
 """/api/v1/files: uploaded, listed, read back, deleted; and /files/...: the signed links by which anybody may fetch one."""
 
-from contextlib import ExitStack
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -14,19 +13,30 @@ from werkzeug.wsgi import FileWrapper
 
 from messengers.base import FileKind
 from postrider import showing
-from postrider.errors import IllegalTransition, InvalidRequest, NotFound
+from postrider.errors import InvalidRequest, NotFound
 from postrider.files import Stored, clean_name
-from postrider.opening import opened
 from postrider.service import Service
 from postrider.web.asking import owner_of
 from postrider.web.auth import ANY_SCHEME, Gate, audited, client
+from postrider.web.bodies import PageIn
 from postrider.web.problems import documented, problems
-from postrider.web.resources import PageIn
 from postrider.web.uploading import READ, received
 
-UPLOAD = "/api/v1/files"
 KEY = "key"
 """The part of an upload that holds the key of the others."""
+FORM = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "additionalProperties": {"type": "string", "format": "binary"},
+                "minProperties": 1,
+            }
+        }
+    },
+}
+"""OpenAPI's words for an upload: a form in which any name may stand."""
 
 
 class StoredOut(BaseModel):
@@ -85,28 +95,20 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
             " their AES key, itself encrypted, in the part `key`; those in a CMS envelope need none."
         ),
         security=ANY_SCHEME,
-        responses=problems(400, 401, 403, 413, 415, 429, 503),
+        extensions={"requestBody": FORM},
+        responses=problems(400, 403, 413, 415),
     )
     def upload() -> Response:
         owner = client().id
         most = service.settings.max_file_bytes
         left = files.left(owner)
-        with (
-            received(request, files, most, left=left, as_fields={KEY}) as form,
-            ExitStack() as stack,
-        ):
-            for name in form.fields.keys() - {KEY}:
-                raise InvalidRequest(name[:100], "is no file: it has no file name")
+        with received(request, files, most, left=left, as_fields={KEY}) as form:
+            if strays := [name for name in form.fields if name != KEY]:
+                raise InvalidRequest(strays[0][:100], "is no file: it has no file name")
             if not form.files:
                 raise InvalidRequest("files", "are missing: send one at least")
-            arrived = []
-            for _, name, incoming in form.files:
-                plain = opened(
-                    incoming, files, service.keys, form.fields.get(KEY), field=name[:100] or "file"
-                )
-                stack.callback(plain.close)
-                arrived.append((plain, name))
-            kept = files.keep_all(arrived, owner, service.store.now())
+            arrived = [(name, incoming) for _, name, incoming in form.files]
+            kept = service.keep(owner, arrived, form.fields.get(KEY))
         audited(",".join(stored.file.id for stored in kept))
         answer = jsonify(files=[showing.file(stored) for stored in kept])
         answer.status_code = HTTPStatus.CREATED
@@ -115,14 +117,14 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.get("/files")
     @bp.input(PageIn, location="query")
     @bp.output(StoredPageOut)
-    @bp.doc(summary="Files", security=ANY_SCHEME, responses=problems(400, 401, 429, 503))
+    @bp.doc(summary="Files", security=ANY_SCHEME, responses=problems(400))
     def list_files(query_data: PageIn) -> Response:
         found, after = files.page(owner_of(client()), query_data.limit, query_data.cursor)
         return jsonify(files=[showing.file(stored) for stored in found], next=after)
 
     @bp.get("/files/<id>")
     @bp.output(StoredOut)
-    @bp.doc(summary="One file", security=ANY_SCHEME, responses=problems(401, 404, 429, 503))
+    @bp.doc(summary="One file", security=ANY_SCHEME, responses=problems(404))
     def get_file(id: str) -> Response:  # noqa: A002 - the path's name for it
         return jsonify(showing.file(files.get(id, owner_of(client()))))
 
@@ -131,7 +133,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         summary="What a file holds",
         description="Or the part of it that the header `Range` names.",
         security=ANY_SCHEME,
-        responses=_content() | problems(401, 404, 416, 429, 503),
+        responses=_content() | problems(404, 416),
     )
     def get_file_content(id: str) -> Response:  # noqa: A002
         found = files.get(id, owner_of(client()))
@@ -142,11 +144,10 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="Delete a file that nothing needs",
         security=ANY_SCHEME,
-        responses=problems(401, 403, 404, 409, 429, 503),
+        responses=problems(403, 404, 409),
     )
     def delete_file(id: str) -> Response:  # noqa: A002
-        if not files.delete(id, owner_of(client()), service.store.now()):
-            raise IllegalTransition("a message or a schedule needs it still")
+        service.delete_file(id, owner_of(client()))
         return Response(status=204)
 
     return bp
@@ -221,15 +222,3 @@ def _content() -> dict[int, Any]:
         206: {"description": "The part that `Range` names", **held},
         304: {"description": "It is still as `If-None-Match` or `If-Modified-Since` says"},
     }
-
-
-def described(spec: dict[Any, Any] | str) -> dict[Any, Any] | str:
-    """The description of the API, with the form that an upload is: one in which any name may stand."""
-    binary = {"type": "string", "format": "binary"}
-    form = {"type": "object", "additionalProperties": binary, "minProperties": 1}
-    if isinstance(spec, dict):
-        spec["paths"][UPLOAD]["post"]["requestBody"] = {
-            "required": True,
-            "content": {"multipart/form-data": {"schema": form}},
-        }
-    return spec

@@ -6,11 +6,12 @@ from typing import Any
 
 from postrider import logs, sentry
 from postrider.embedded import die_with_parent
+from postrider.patience import THREADS
 from postrider.settings import Settings
 
 proc_name = "postrider-api"
 worker_class = "postrider.patience.PatientWorker"
-threads = 64  # most of them only ever wait for slow clients; they are made when they are needed
+threads = THREADS
 graceful_timeout = 30
 keepalive = 5
 loglevel = "warning"

@@ -3,37 +3,28 @@
 from typing import Any
 
 from apiflask import APIBlueprint
-from flask import Response, request
+from flask import Request, Response, request
+from werkzeug.datastructures import MultiDict
 
-from postrider.desk import (
-    DELIVERED,
-    KEY,
-    PREPROCESS,
-    QUEUED,
-    SERVICES,
-    STATES,
-    TYPES,
-    Asked,
-    Desk,
-    NotOpened,
-)
+from postrider.desk import DELIVERED, KEY, PREPROCESS, QUEUED, STATES
 from postrider.errors import InvalidRequest, WrongMediaType
+from postrider.opening import NotOpened
+from postrider.parameters import SERVICES, TYPES, Asked
+from postrider.service import Service
 from postrider.web import problems
 from postrider.web.auth import ANY_SCHEME, Gate, audited, client
+from postrider.web.keys import fresh
 from postrider.web.problems import documented
 from postrider.web.uploading import received
 
 PLAIN = "text/plain; charset=utf-8"
+PATHS = ("/init", "/data", "/msg", "/cons")
 ERROR = "error: "
 """What every answer begins with that is none of those one has asked for."""
 
 
-def blueprint(
-    desk: Desk,
-    gate: Gate,
-    max_file_bytes: int,
-) -> APIBlueprint:
-    """The routes over `desk`."""
+def blueprint(service: Service, gate: Gate) -> APIBlueprint:
+    """The routes over the desk of `service`."""
     bp = gate.guard(APIBlueprint("handover", __name__, tag="Upload, then send"), "sender")
 
     @bp.errorhandler(InvalidRequest)
@@ -46,10 +37,10 @@ def blueprint(
     @bp.doc(
         summary="The public key that files can be encrypted for, as PEM",
         security=ANY_SCHEME,
-        responses={**_answers("A PEM", None), **documented(401, 403, 429, 503)},
+        responses={**_answers("A PEM", None), **documented(403)},
     )
     def init() -> Response:
-        return _text(desk.key())
+        return fresh(_text(service.keys.newest().pem))
 
     @bp.post("/data")
     @bp.doc(
@@ -66,15 +57,14 @@ def blueprint(
                 "description": "An encrypted file that does not open; nothing is kept",
                 "content": {"text/plain": {"schema": {"type": "string"}}},
             },
-            **documented(401, 403, 413, 429, 503),
+            **documented(403, 413),
         },
     )
     def data() -> Response:
-        owner, files = client().id, desk.engine.files
-        with received(
-            request, files, max_file_bytes, left=files.left(owner), as_fields={KEY}
-        ) as form:
-            taken = desk.take(owner, form.files, form.fields)
+        owner, files = client().id, service.files
+        most = service.settings.max_file_bytes
+        with received(request, files, most, left=files.left(owner), as_fields={KEY}) as form:
+            taken = service.desk.take(owner, form.files, form.fields)
         audited(taken.id)
         return _text(taken.id)
 
@@ -88,12 +78,13 @@ def blueprint(
         extensions={"requestBody": _form(_MSG)},
         responses={
             **_answers("`queued`; the id, where it was left out; or what is wrong", QUEUED),
-            **documented(401, 403, 413, 429, 503),
+            **documented(403, 413),
         },
     )
     def msg() -> Response:
-        asked = Asked(**{name: _field(name) for name in _MSG})
-        held = desk.send(client().id, asked)
+        form = _form_of(request)
+        asked = Asked(**{name: _field(form, name) for name in _MSG})
+        held = service.desk.send(client().id, asked)
         audited(held.id)
         return _text(QUEUED if asked.id else held.id)
 
@@ -112,11 +103,11 @@ def blueprint(
                 + ", or what is wrong",
                 PREPROCESS,
             ),
-            **documented(401, 403, 413, 429, 503),
+            **documented(403, 413),
         },
     )
     def cons() -> Response:
-        return _text(desk.state(client().id, _field("id")))
+        return _text(service.desk.state(client().id, _field(_form_of(request), "id")))
 
     return bp
 
@@ -136,9 +127,15 @@ def _text(text: str, status: int = 200) -> Response:
     return Response(text, status, content_type=PLAIN)
 
 
-def _field(name: str) -> str:
-    """A field of the form; '' when it is left out. Raises InvalidRequest."""
-    values = request.form.getlist(name)
+def _form_of(request: Request) -> MultiDict[str, str]:
+    """The fields of a form, all of them. Raises RequestEntityTooLarge."""
+    request.get_data()  # whole: what is parsed as it comes is cut in silence where no length was said
+    return request.form
+
+
+def _field(form: MultiDict[str, str], name: str) -> str:
+    """A field of `form`; '' when it is left out. Raises InvalidRequest."""
+    values = form.getlist(name)
     if len(values) > 1:
         raise InvalidRequest(name, "is given more than once")
     return values[0] if values else ""

@@ -55,7 +55,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="What people sent to our accounts",
         security=ANY_SCHEME,
-        responses=problems(400, 401, 403, 503),
+        responses=problems(400, 403),
     )
     def incoming(query_data: IncomingIn) -> Response:
         q = query_data

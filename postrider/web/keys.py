@@ -1,11 +1,12 @@
 """/key and /key.crt: the public key for which clients encrypt files."""
 
+from typing import Any
+
 from apiflask import APIBlueprint
 from flask import Response, jsonify, request
 
 from postrider.keys import Keys
 from postrider.web.auth import ANY_SCHEME, Gate
-from postrider.web.problems import documented
 
 _PEM = {"schema": {"type": "string", "contentMediaType": "application/x-pem-file"}}
 _JSON = {
@@ -30,13 +31,7 @@ def blueprint(keys: Keys, gate: Gate) -> APIBlueprint:
         summary="The public key to encrypt files for",
         description="RSA, for RSA-OAEP with SHA-256. It may change: ask for it anew each time.",
         security=ANY_SCHEME,
-        responses={
-            200: {
-                "description": "The key",
-                "content": {"text/plain": _PEM, "application/json": _JSON},
-            },
-            **documented(401, 429),
-        },
+        responses=_answers("The key", {"text/plain": _PEM, "application/json": _JSON}),
     )
     def get_key() -> Response:
         key = keys.newest()
@@ -46,27 +41,28 @@ def blueprint(keys: Keys, gate: Gate) -> APIBlueprint:
         else:
             response = Response(key.pem, content_type="text/plain; charset=utf-8")
         response.vary.add("Accept")
-        return _fresh(response)
+        return fresh(response)
 
     @bp.get("/key.crt")
     @bp.doc(
         summary="A self-signed certificate of that key",
         description="What `openssl cms -encrypt -recip` takes.",
         security=ANY_SCHEME,
-        responses={
-            200: {"description": "The certificate", "content": {"text/plain": _PEM}},
-            **documented(401, 429),
-        },
+        responses=_answers("The certificate", {"text/plain": _PEM}),
     )
     def get_certificate() -> Response:
-        return _fresh(
+        return fresh(
             Response(keys.newest().certificate_pem, content_type="text/plain; charset=utf-8")
         )
 
     return bp
 
 
-def _fresh(response: Response) -> Response:
+def _answers(description: str, content: dict[str, Any]) -> dict[int, Any]:
+    return {200: {"description": description, "content": content}}
+
+
+def fresh(response: Response) -> Response:
     """No cache may keep a key that has been replaced."""
     response.headers["Cache-Control"] = "no-store"
     return response

@@ -13,19 +13,11 @@ from postrider import showing
 from postrider.errors import InvalidRequest
 from postrider.finding import Wanted
 from postrider.service import Service
-from postrider.web import asking, export, resources, schedules
+from postrider.web import asking, bodies, export, schedules
+from postrider.web.answers import AcceptedOut, ChangedOut, MessageOut, MessagesOut
 from postrider.web.auth import ANY_SCHEME, Gate, audited, client
+from postrider.web.bodies import ChangeIn, MessagesIn, NewMessageIn, Which
 from postrider.web.problems import problems
-from postrider.web.resources import (
-    AcceptedOut,
-    ChangedOut,
-    ChangeIn,
-    MessageOut,
-    MessagesIn,
-    MessagesOut,
-    NewMessageIn,
-    Which,
-)
 from postrider.web.schedules import WholeScheduleOut
 
 
@@ -47,7 +39,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         summary="Send a message, now or at a time",
         description=f"With the header `{asking.KEY}` a repeated call answers as the first did, and sends nothing twice.",
         security=ANY_SCHEME,
-        responses=problems(400, 401, 403, 409, 413, 415, 429, 503),
+        responses=problems(400, 403, 409, 413, 415),
     )
     def send(json_data: NewMessageIn) -> Response:
         return _sent(service, json_data, zone)
@@ -59,7 +51,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         summary="Find messages",
         description=export.DESCRIPTION,
         security=ANY_SCHEME,
-        responses=problems(400, 401, 429, 503) | export.documented("messages"),
+        responses=problems(400) | export.documented("messages"),
     )
     def messages(query_data: MessagesIn) -> Response:
         wanted = asking.wanted(query_data, zone, client())
@@ -74,7 +66,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="Stop all messages with a tag or reference",
         security=ANY_SCHEME,
-        responses=problems(400, 401, 403, 429, 503),
+        responses=problems(400, 403),
     )
     def stop_all(query_data: Which) -> Response:
         if (query_data.tag is None) == (query_data.reference is None):
@@ -86,7 +78,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
 
     @bp.get("/messages/<message_id>")
     @bp.output(MessageOut)
-    @bp.doc(summary="One message", security=ANY_SCHEME, responses=problems(401, 404, 429, 503))
+    @bp.doc(summary="One message", security=ANY_SCHEME, responses=problems(404))
     def message(message_id: str) -> Response:
         return jsonify(
             showing.message(service.message(message_id, asking.owner_of(client())), zone)
@@ -98,7 +90,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="Move, pause, resume or rewrite what has not gone",
         security=ANY_SCHEME,
-        responses=problems(400, 401, 403, 404, 413, 415, 429, 503),
+        responses=problems(400, 403, 404, 413, 415),
     )
     def change(message_id: str, json_data: ChangeIn) -> Response:
         if not json_data.model_fields_set - {"timezone"}:
@@ -119,7 +111,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         summary="Stop what has not gone",
         description="What is being sent or has gone stays; the answer counts both.",
         security=ANY_SCHEME,
-        responses=problems(401, 403, 404, 429, 503),
+        responses=problems(403, 404),
     )
     def stop(message_id: str) -> Response:
         return jsonify(showing.changed(service.cancel(message_id, asking.owner_of(client()))))
@@ -130,7 +122,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
 def _every(service: Service, wanted: Wanted, zone: ZoneInfo) -> Iterator[dict[str, Any]]:
     cursor = None
     while True:
-        found, cursor = service.find_messages(wanted, resources.LONGEST_PAGE, cursor)
+        found, cursor = service.find_messages(wanted, bodies.LONGEST_PAGE, cursor)
         yield from (showing.message(summary, zone) for summary in found)
         if cursor is None:
             return

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import redis
 from apiflask import APIBlueprint
@@ -21,7 +22,6 @@ from postrider.scripts import unavailable_when_redis_is
 from postrider.service import Service
 from postrider.standing import KINDS, chores, standings
 from postrider.web.auth import ANY_SCHEME, Gate
-from postrider.web.problems import documented
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -32,15 +32,15 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_All(service))
     text = {"text/plain": {"schema": {"type": "string"}}}
+    numbers: dict[int, Any] = {
+        200: {"description": "In its text format, of all processes together", "content": text}
+    }
 
     @bp.get("/metrics")
     @bp.doc(
         summary="Numbers for Prometheus",
         security=ANY_SCHEME,
-        responses={
-            200: {"description": "In its text format, of all processes together", "content": text},
-            **documented(401, 503),
-        },
+        responses=numbers,
     )
     @unavailable_when_redis_is
     def metrics() -> Response:

@@ -78,7 +78,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
 
     @bp.get("/stops")
     @bp.output(StopsOut)
-    @bp.doc(summary="What is stopped", security=ANY_SCHEME, responses=problems(401, 403, 429, 503))
+    @bp.doc(summary="What is stopped", security=ANY_SCHEME, responses=problems(403))
     def stops() -> Response:
         found = sorted(service.changes.stops().items())
         return jsonify(stops=[showing.stop(name, at, by) for name, (at, by) in found])
@@ -90,7 +90,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         summary="Let nothing leave: of one client, one account, one messenger, or at all",
         description="Within a second; what is being sent just now ends. Deliveries wait, and use up no attempt.",
         security=ANY_SCHEME,
-        responses=problems(400, 401, 403, 413, 415, 429, 503),
+        responses=problems(400, 403, 413, 415),
     )
     def stop(json_data: StopIn) -> Response:
         scope = _scope(json_data, service)
@@ -100,7 +100,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.delete("/stops")
     @bp.input(StopIn, location="query")
     @bp.output(StopsOut)
-    @bp.doc(summary="Go on", security=ANY_SCHEME, responses=problems(400, 401, 403, 404, 429, 503))
+    @bp.doc(summary="Go on", security=ANY_SCHEME, responses=problems(400, 403, 404))
     def go_on(query_data: StopIn) -> Response:
         if not service.changes.go_on(_scope(query_data, service)):
             raise NotFound("that is not stopped; GET /api/v1/stops shows what is")
@@ -113,7 +113,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         summary="The balance",
         description="GET /api/v1/deliveries with the same `from` and `to` exports what stands behind it, as long as it is kept.",
         security=ANY_SCHEME,
-        responses=problems(400, 401, 403, 429, 503),
+        responses=problems(400, 403),
     )
     def ledger(query_data: SpanIn) -> Response:
         start, end = (

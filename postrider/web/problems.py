@@ -45,11 +45,11 @@ WORDS = {
     403: "The caller's role does not allow it",
     404: "No such thing, or none that the caller may see",
     409: "Its state does not allow it, or the idempotency key is taken",
-    413: "The body is over MAX_BODY_BYTES",
-    415: "The body is not application/json",
+    413: "The body is over MAX_BODY_BYTES, a file over MAX_FILE_BYTES, or a form has too many parts",
+    415: "The body is not of the type that is described",
     416: "There is no such part of it",
     429: "Over a limit of the caller's; `Retry-After` says when to try again",
-    503: "Redis cannot answer; nothing was accepted unless `accepted` says `unknown`",
+    503: "Redis cannot answer, or too much is being done at once; `Retry-After` says when to try again. Nothing was accepted unless `accepted` says `unknown`",
 }
 
 

@@ -17,8 +17,8 @@ from postrider.service import Service
 from postrider.timing import first_valid, zone_named
 from postrider.web import asking
 from postrider.web.auth import ANY_SCHEME, Gate, audited, client
+from postrider.web.bodies import NewMessageIn, RepeatIn, To
 from postrider.web.problems import problems
-from postrider.web.resources import NewMessageIn, RepeatIn, To
 from postrider.web.schemas import TemplateIn
 from postrider.windows import Window
 
@@ -94,6 +94,7 @@ class WholeScheduleOut(ScheduleOut):
 
     dates: Annotated[list[MomentOut], Field(description="The next ones, at most 10")]
     makes: Annotated[dict[str, Any], Field(description="The message, as it was posted")]
+    notices: Annotated[list[str], Field(description="What goes otherwise than asked for, and how")]
 
 
 class SchedulesOut(BaseModel):
@@ -118,7 +119,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="Send a message again and again",
         security=ANY_SCHEME,
-        responses=problems(400, 401, 413, 415, 503),
+        responses=problems(400, 403, 413, 415),
     )
     def create_schedule(json_data: ScheduleIn) -> Response:
         return create(service, json_data, json_data.repeat, default)
@@ -126,7 +127,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.get("")
     @bp.input(SchedulesIn, location="query")
     @bp.output(SchedulesOut)
-    @bp.doc(summary="Schedules", security=ANY_SCHEME, responses=problems(400, 401, 503))
+    @bp.doc(summary="Schedules", security=ANY_SCHEME, responses=problems(400))
     def list_schedules(query_data: SchedulesIn) -> Response:
         behind = query_data.cursor
         if behind is not None and not re.fullmatch(r"[0-9A-Za-z]{21}", behind, re.ASCII):
@@ -138,7 +139,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
 
     @bp.get("/<id>")
     @bp.output(WholeScheduleOut)
-    @bp.doc(summary="One schedule", security=ANY_SCHEME, responses=problems(401, 404, 503))
+    @bp.doc(summary="One schedule", security=ANY_SCHEME, responses=problems(404))
     def get_schedule(id: str) -> Response:  # noqa: A002 - the path's name for it
         return jsonify(
             showing.whole_schedule(service.schedules, service.schedules.get(client(), id))
@@ -150,7 +151,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="Pause, resume or change a schedule",
         security=ANY_SCHEME,
-        responses=problems(400, 401, 404, 409, 413, 415, 503),
+        responses=problems(400, 403, 404, 409, 413, 415),
     )
     def change_schedule(id: str, json_data: ScheduleChangeIn) -> Response:  # noqa: A002
         body = json_data.model_dump(
@@ -170,7 +171,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="Remove a schedule, and stop its next message",
         security=ANY_SCHEME,
-        responses={204: {"description": "It is removed"}, **problems(401, 404, 503)},
+        responses={204: {"description": "It is removed"}, **problems(403, 404)},
     )
     def delete_schedule(id: str) -> tuple[str, int]:  # noqa: A002
         service.schedules.delete(client(), id)

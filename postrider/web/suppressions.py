@@ -58,9 +58,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.get("/suppressions")
     @bp.input(PageOfIn, location="query")
     @bp.output(SuppressionsOut)
-    @bp.doc(
-        summary="Who is sent nothing", security=ANY_SCHEME, responses=problems(400, 401, 403, 503)
-    )
+    @bp.doc(summary="Who is sent nothing", security=ANY_SCHEME, responses=problems(400, 403))
     def suppressions(query_data: PageOfIn) -> Response:
         q = query_data
         page = service.suppressions.page(q.limit, q.cursor, q.service or "")
@@ -72,7 +70,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="Whether this address is sent nothing, and why",
         security=ANY_SCHEME,
-        responses=problems(401, 403, 404, 503),
+        responses=problems(403, 404),
     )
     def suppression(service_name: str, uuid: str) -> Response:
         return jsonify(_suppression(_found(service_name, uuid)))
@@ -83,7 +81,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="Send nothing to this address any more, on any account",
         security=ANY_SCHEME,
-        responses=problems(400, 401, 403, 404, 413, 415, 503),
+        responses=problems(400, 403, 404, 413, 415),
     )
     def suppress(service_name: str, uuid: str, json_data: SuppressionIn) -> Response:
         service.suppress(service_name, uuid, json_data.reason)
@@ -94,7 +92,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(
         summary="Send to this address again",
         security=ANY_SCHEME,
-        responses=problems(401, 403, 404, 503),
+        responses=problems(403, 404),
     )
     def lift(service_name: str, uuid: str) -> tuple[str, int]:
         if not service.suppressions.remove([(service_name, uuid)]):

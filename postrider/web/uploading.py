@@ -1,6 +1,7 @@
 """Uploads as they come: each file of a multipart form goes straight to where it is kept, and no more of it stands in memory
 than one read of the network."""
 
+import threading
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -17,8 +18,9 @@ from werkzeug.sansio.multipart import (
     NeedData,
 )
 
-from postrider.errors import InvalidRequest, TooLarge, WrongMediaType
+from postrider.errors import InvalidRequest, TooLarge, Unavailable, WrongMediaType
 from postrider.files import Files, Incoming, Left, over
+from postrider.patience import UPLOADS
 
 READ = 64 * 1024
 PARTS = 100
@@ -27,6 +29,11 @@ FIELD_BYTES = 64 * 1024
 """Of one field that is no file."""
 HEAD_BYTES = 256 * 1024
 """Of what stands in memory at once: the head of a part, and what was read."""
+
+AGAIN_S = 5
+"""When one may try again that found no place."""
+PLACES = threading.BoundedSemaphore(UPLOADS)
+"""Of this process, as its threads are: slow uploads must not keep all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,10 @@ def received(
     `limit`: bytes of one file. `left`: of all of them, None for as many as there are. `as_fields`: names of parts that are
     fields though they have a file name. Raises InvalidRequest, TooLarge, TooManyRequests, WrongMediaType, Unavailable.
     """
+    if not PLACES.acquire(blocking=False):
+        raise Unavailable("too many files are being uploaded", retry_after_s=AGAIN_S)
     with ExitStack() as opened:
+        opened.callback(PLACES.release)
         try:
             form = _Form(request, files, limit, left=left, as_fields=as_fields, opened=opened)
             yield form.read()

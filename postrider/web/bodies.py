@@ -1,13 +1,12 @@
-"""What clients of /api/v1 write and read of messages and deliveries, as pydantic models: the source of its description."""
+"""What clients of /api/v1 write of messages and deliveries, as pydantic models: the source of its description."""
 
-from datetime import datetime
 from typing import Annotated, Literal, NotRequired
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictBool, StrictInt, StrictStr
 from typing_extensions import TypedDict
 
 from messengers.base import FileKind
-from postrider.model import MessageState
+from postrider.model import Format, MessageState
 from postrider.recurrence import MAX_COUNT
 from postrider.web.schemas import SendMessageIn
 from postrider.windows import WindowIn
@@ -98,7 +97,7 @@ Line = Annotated[StrictStr, Field(max_length=500)]
 Box = Annotated[StrictStr, Field(max_length=500, examples=["Ana <ana@example.org>"])]
 
 
-class MailIn(BaseModel):
+class Mail(BaseModel):
     """What mail has besides a text."""
 
     model_config = ConfigDict(extra="forbid")
@@ -222,10 +221,12 @@ class NewMessageIn(SendMessageIn):
         Field(max_length=10, description="Files that go with it; `body` may then be left empty"),
     ] = ()
     format: Annotated[
-        Literal["plain", "markdown"],
-        Field(description="How `body` is written; markdown, for mail: sent as text and as HTML"),
+        Format,
+        Field(
+            description="How `body` is written; markdown is for mail (sent as text and as HTML) and apprise (made what each service shows)"
+        ),
     ] = "plain"
-    mail: Annotated[MailIn | None, Field(description="What mail has besides a text")] = None
+    mail: Annotated[Mail | None, Field(description="What mail has besides a text")] = None
     dedupe_within_s: Annotated[
         float | None,
         Field(
@@ -248,93 +249,6 @@ class ChangeIn(_Strict):
     ] = None
     timezone: Annotated[StrictStr | None, Field(description="IANA zone of `send_at`")] = None
     paused: Annotated[StrictBool | None, Field(description="true: wait; false: go on")] = None
-
-
-class PartOut(BaseModel):
-    """What became of one piece of a delivery: files that went together, or its text."""
-
-    outcome: Literal["sent", "retry", "rejected", "unclear"]
-    said: Annotated[str, Field(description="The messenger's id for it, or its reason")]
-
-
-class AttemptOut(BaseModel):
-    """One try."""
-
-    started_at: datetime
-    ended_at: datetime
-    outcome: Literal["sent", "retry", "rejected", "unclear"]
-    reason: str
-    provider_id: str
-    parts: Annotated[
-        list[PartOut | None] | None,
-        Field(description="What has become of each piece so far, where there are several"),
-    ]
-
-
-class ReceiptOut(BaseModel):
-    """What the messenger said later, where that changed something."""
-
-    at: datetime
-    state: Literal["sent", "delivered", "read", "failed"]
-    reason: Annotated[str, Field(description="In the messenger's words")]
-
-
-class DeliveryOut(BaseModel):
-    """One message to one recipient."""
-
-    id: str
-    message: str
-    uuid: str
-    service: str
-    account: str
-    state: StateName
-    due_at: Annotated[datetime | None, Field(description="While it waits")]
-    ended_at: datetime | None
-    attempts: Annotated[int, Field(description="That count against RETRY_COUNT")]
-    reason: Annotated[str, Field(description="Of the last try, in the messenger's words")]
-    provider_id: str
-    reference: str | None
-
-
-class DeliveryWithAttemptsOut(DeliveryOut):
-    """One message to one recipient, what was tried, and what its messenger said later."""
-
-    tries: list[AttemptOut]
-    receipts: list[ReceiptOut]
-
-
-class FileOut(BaseModel):
-    """A file of a message."""
-
-    id: Annotated[str, Field(description="Empty for one that is only linked to")]
-    name: str
-    media_type: str
-    size: int
-    kind: FileKind
-
-
-class MessageOut(BaseModel):
-    """A message, and how many of its deliveries stand where."""
-
-    id: str
-    body: str
-    state: MessageState
-    reference: str | None
-    tags: list[str]
-    accepted_at: datetime
-    due_at: Annotated[datetime, Field(description="UTC")]
-    due_local: Annotated[str, Field(description="The same in the service's zone")]
-    expires_at: datetime | None
-    total: int
-    counts: Annotated[dict[str, int], Field(description="State -> deliveries; no zeros")]
-    files: list[FileOut]
-
-
-class AcceptedOut(MessageOut):
-    """The accepted message with its first 1,000 deliveries."""
-
-    deliveries: list[dict[str, str]]
-    notices: Annotated[list[str], Field(description="What goes otherwise than asked for, and how")]
 
 
 class PageIn(_Strict):
@@ -375,24 +289,3 @@ class DeliveriesIn(_Span):
     uuid: str | None = None
     account: str | None = None
     message: str | None = None
-
-
-class MessagesOut(BaseModel):
-    """A page of messages, newest first. It may hold fewer than asked for and still have a next one."""
-
-    messages: list[MessageOut]
-    next: str | None
-
-
-class DeliveriesOut(BaseModel):
-    """A page of deliveries. It may hold fewer than asked for and still have a next one."""
-
-    deliveries: list[DeliveryOut]
-    next: str | None
-
-
-class ChangedOut(BaseModel):
-    """How many deliveries were changed, and for how many it was too late, by the state they were in."""
-
-    changed: int
-    unchanged: dict[str, int]

@@ -1,0 +1,40 @@
+"""docker-compose.yml and the image: what one process stores, the others find, also in the next container."""
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+OURS = ("api", "worker", "courier")
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    return found
+
+
+def data_volumes(service: dict[str, Any]) -> list[str]:
+    """The named volumes at `DATA_DIR`."""
+    folder = service["environment"]["DATA_DIR"]
+    mounts = [volume.split(":") for volume in service["volumes"]]
+    return [name for name, place, *_ in mounts if place == folder and not name.startswith(".")]
+
+
+def test_all_processes_share_a_volume_for_files_and_keys(compose: dict[str, Any]) -> None:
+    assert {name for name in compose["services"] if name != "redis"} == set(OURS)
+    shared = [data_volumes(compose["services"][name]) for name in OURS]
+    assert shared == [["data"]] * len(OURS)
+    assert "data" in compose["volumes"]
+
+
+def test_a_new_volume_belongs_to_the_user_of_the_image(compose: dict[str, Any]) -> None:
+    """Docker gives it owner and mode of the folder in the image; one that is not there would be root's."""
+    image = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    folder = compose["services"]["api"]["environment"]["DATA_DIR"]
+    (made,) = re.findall(rf"install --directory (.+) {re.escape(folder)}\n", image)
+    assert made.split() == ["--owner=postrider", "--group=postrider", "--mode=700"]
+    assert image.index(made) < image.index("USER 10001")
