@@ -6,7 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 help() {
   cat <<'END'
 ./run.sh             set up what is missing, then run Redis, the API and the workers until Ctrl-C
-./run.sh test        run the test suite; with arguments, run pytest with them
+./run.sh test        run the test suite, less what takes minutes; with arguments, run pytest with them:
+                     `test tests` leaves nothing out, `test --long -s` asks for the full figures, too
 ./run.sh coverage    the same suite, and which lines it leaves out
 ./run.sh docker      run docker-compose.yml
 ./run.sh setup       set up and run nothing; `setup dev` adds what tests and checks need

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from email import policy
+from email.header import Header
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.utils import format_datetime
@@ -27,6 +28,12 @@ _ATOM = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+(\.[\w!#$%&'*+/=?^`{|}~-]+)*")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)
 _NAMED = re.compile(r'(?:"(?P<quoted>[^"]*)"|(?P<name>[^<>"]*))\s*<(?P<address>[^<>]*)>')
 _MEDIA_TYPE = re.compile(r"(?!multipart/|message/)[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)
+ENCODED = "=?"
+"""What an encoded word begins with. https://www.rfc-editor.org/rfc/rfc2047#section-2
+
+The library reads one in what is given to it, too, also within quotes, and writes the line breaks that it stood for as such:
+text of a client would begin headers of its own.
+"""
 _CID = re.compile(r'(<img [^>]*?src=")cid:([^"]*)"')
 
 
@@ -37,6 +44,11 @@ def line_fault(text: str) -> str | None:
     if not all(c.isprintable() or c == "\t" for c in text):
         return "must not hold control characters"
     return None
+
+
+def _literal(text: str) -> str:
+    """`text` in which nobody finds an encoded word."""
+    return text.replace(ENCODED, "= ?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +84,7 @@ class Mailbox:
 
     def header(self) -> Address:
         """How it stands in a header."""
-        return Address(self.name, self.address.rpartition("@")[0], self.domain)
+        return Address(_literal(self.name), self.address.rpartition("@")[0], self.domain)
 
     def __str__(self) -> str:
         return f"{self.name} <{self.address}>" if self.name else self.address
@@ -87,7 +99,7 @@ def address_fault(address: str) -> str | None:
     if fault := line_fault(address):
         return fault
     local, at, domain = address.rpartition("@")
-    if not at or not _ATOM.fullmatch(local):
+    if not at or not _ATOM.fullmatch(local) or ENCODED in local:
         return "must be a mail address: name@example.org"
     try:
         domain = _ascii(domain)
@@ -212,6 +224,8 @@ class Letter(Errand):
             if self.unsubscribe_url.startswith("https:"):
                 # https://www.rfc-editor.org/rfc/rfc8058#section-3.1
                 head += "List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
+        if ENCODED in self.subject:
+            head += f"Subject: {_all_encoded(self.subject)}\r\n"
         yield head.encode()
         pattern = b"|".join(re.escape(place) + rb"\r\n" for place in places) or rb"(?!)"
         at = 0
@@ -231,7 +245,8 @@ class Letter(Errand):
             message["Cc"] = [box.header() for box in self.cc]
         if self.reply_to:
             message["Reply-To"] = self.reply_to.header()
-        message["Subject"] = self.subject
+        if ENCODED not in self.subject:  # else `chunks` writes it
+            message["Subject"] = self.subject
         message.set_content(self.text)
         shown: list[File] = []
         if self.markdown:
@@ -269,6 +284,11 @@ class Letter(Errand):
             shown.append(file)
             what = _place(file, places)
             part.add_related(*what, cid=f"<{id_}>", disposition="inline", filename=file.name)
+
+
+def _all_encoded(subject: str) -> str:
+    """The subject in encoded words from the first letter to the last: read back it is what it was."""
+    return Header(subject, "utf-8", header_name="Subject").encode(linesep="\r\n")
 
 
 def pictures(files: tuple[File, ...]) -> Mapping[str, File]:

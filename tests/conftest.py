@@ -1,18 +1,21 @@
 """What tests stand on: a real Redis of their own, the real application, real worker processes, a messenger on loopback."""
 
+import base64
 import contextlib
 import logging
 import os
 import pty
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import coverage
 import pytest
@@ -43,9 +46,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """In the long form each limit counts as it stands; else others may need the machine, too."""
+    """Beside other tests a wait may take longer, as they need the machine, too; alone, and in the long form, it may not."""
     global patience  # noqa: PLW0603 - asked for where no fixture reaches
-    patience = 1 if config.getoption("--long", default=False) else 3
+    beside_others = hasattr(config, "workerinput")
+    patience = 3 if beside_others and not config.getoption("--long", default=False) else 1
+
+
+def names_tests(config: pytest.Config) -> bool:
+    """Whether the command line says which tests it is about; a process of pytest-xdist is told by who started it."""
+    if (told := getattr(config, "workerinput", None)) is not None:
+        return bool(told["names_tests"])
+    named = config.args_source is pytest.Config.ArgsSource.ARGS
+    return named or bool(config.option.keyword or config.option.markexpr)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """What the process behind `node` could not know: it gets all paths spelled out."""
+    node.workerinput["names_tests"] = names_tests(node.config)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what takes minutes, unless the command line names tests or asks for the long form."""
+    if config.getoption("--long") or names_tests(config):
+        return
+    config.hook.pytest_deselected(items=[i for i in items if i.get_closest_marker("minutes")])
+    items[:] = [i for i in items if not i.get_closest_marker("minutes")]
 
 
 def pytest_sessionfinish() -> None:
@@ -60,13 +86,25 @@ def long(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--long", default=False))
 
 
-def wait_until(condition: Callable[[], object], within_s: float = 10.0, what: str = "") -> None:
-    """Polls `condition` until it holds; fails loudly when it does not in time."""
-    deadline = time.monotonic() + within_s * patience
+def wait_until(
+    condition: Callable[[], object], within_s: float = 10.0, what: str = "", *, figure: bool = False
+) -> None:
+    """Polls `condition` until it holds; fails loudly when it does not in time. A `figure` is asked for as it stands."""
+    limit_s = within_s if figure else within_s * patience
+    deadline = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > deadline:
-            pytest.fail(f"not within {within_s * patience} s: {what or condition}")
+            pytest.fail(f"not within {limit_s} s: {what or condition}")
         time.sleep(0.01)
+
+
+def leases_run_out(client: redis.Redis, jobs: Iterable[bytes] | None = None) -> None:
+    """Who held these jobs, or all, has died so long ago that the next sweep takes them over."""
+    held = client.zrange("pr:leases", 0, -1) if jobs is None else jobs
+    for job in held:
+        client.zadd("pr:leases", {job: 1})
+    client.set("pr:swept", time.time())  # Redis was not away meanwhile
+    client.delete("pr:patience")
 
 
 @contextlib.contextmanager
@@ -81,7 +119,7 @@ def redis_with(folder: Path, *flags: str) -> Iterator[str]:
         yield f"unix://{sock}"
     finally:
         server.terminate()
-        server.wait(60)
+        server.wait(10 * patience)
 
 
 def answers(sock: Path) -> bool:
@@ -117,6 +155,15 @@ def messenger() -> Iterator[FakeMessenger]:
     """Telegram, Viber and WhatsApp, all on loopback."""
     with FakeMessenger() as fake:
         yield fake
+
+
+@pytest.fixture
+def mailserver() -> Iterator[Any]:
+    """A mail server that takes everything."""
+    from tests.mailserver import MailServer  # noqa: PLC0415 - for those few who ask for it
+
+    with MailServer() as server:
+        yield server
 
 
 @pytest.fixture
@@ -158,6 +205,19 @@ class Api(requests.Session):
         return super().request(method, self.url + url, **kwargs)
 
 
+def post_head(path: str, *lines: str, password: str = PASSWORD) -> bytes:
+    """The head of a POST with a login, whose body is still to come."""
+    login = base64.b64encode(f"postrider:{password}".encode()).decode()
+    given = (f"POST {path} HTTP/1.1", "Host: here", f"Authorization: Basic {login}")
+    return "\r\n".join((*given, *lines, "", "")).encode()
+
+
+def connected_to(url: str, timeout_s: float = 30.0) -> socket.socket:
+    """A bare connection to who serves there."""
+    parts = urlsplit(url)
+    return socket.create_connection((parts.hostname or "", parts.port or 0), timeout_s)
+
+
 @pytest.fixture
 def api(settings: Settings) -> Iterator[Api]:
     """The API over real HTTP, in a thread."""
@@ -169,6 +229,11 @@ def api(settings: Settings) -> Iterator[Api]:
     server.shutdown()
     thread.join(10)
     server.server_close()
+
+
+def ended(process: subprocess.Popen[bytes], within_s: float = 10.0) -> int:
+    """The exit code of one that is ending."""
+    return process.wait(within_s * patience)
 
 
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -259,6 +324,6 @@ def at_terminal(env: dict[str, str], tmp_path: Path) -> AtTerminal:
                     os.write(ours, answer)
                 answer = b""
         os.close(ours)
-        return process.wait(60), screen.decode()
+        return process.wait(10 * patience), screen.decode()
 
     return run

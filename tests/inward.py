@@ -42,24 +42,38 @@ PUBLIC = ("93.184.215.14", "[2606:4700::1111]", "[64:ff9b::5db8:d70e]", "[::ffff
 """Who may be called, so that the others prove something."""
 
 
-def listen() -> tuple[int, list[str]]:
-    """A port that is open at every address, and the addresses at which somebody came to it."""
-    server = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
-    came: list[str] = []
+class Listener:
+    """A port that is open at every address there is. It sends everybody on to `to`, if that says anywhere.
 
-    def take() -> None:
+    `came`: the addresses at which somebody came to it.
+    """
+
+    def __init__(self) -> None:
+        for command in (
+            "ip link set lo up",
+            "ip route add local 0.0.0.0/0 dev lo",
+            "ip -6 route add local ::/0 dev lo",
+        ):
+            subprocess.run(command.split(), check=True)
+        self.server = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+        self.port = self.server.getsockname()[1]
+        self.came: list[str] = []
+        self.to = ""
+        threading.Thread(target=self.take, daemon=True).start()
+
+    def take(self) -> None:
         while True:
-            connection, _ = server.accept()
-            came.append(connection.getsockname()[0])
+            connection, _ = self.server.accept()
+            self.came.append(connection.getsockname()[0])
             connection.settimeout(5)
             head = b""
             while b"\r\n\r\n" not in head and (part := connection.recv(65_536)):
                 head += part
-            connection.sendall(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+            says = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
+            if self.to:
+                says = f"HTTP/1.1 302 Found\r\nLocation: {self.to}\r\nContent-Length: 0\r\n\r\n"
+            connection.sendall(says.encode())
             connection.close()
-
-    threading.Thread(target=take, daemon=True).start()
-    return server.getsockname()[1], came
 
 
 def resolved(text: str) -> list[str]:
@@ -67,13 +81,8 @@ def resolved(text: str) -> list[str]:
 
 
 def main() -> int:
-    for command in (
-        "ip link set lo up",
-        "ip route add local 0.0.0.0/0 dev lo",
-        "ip -6 route add local ::/0 dev lo",
-    ):
-        subprocess.run(command.split(), check=True)
-    port, came = listen()
+    listener = Listener()
+    port, came = listener.port, listener.came
     tried, connected = 0, []
     urls = [f"http://{host}:{port}/" for host in LITERALS]
     urls += [url.replace("{port}", str(port)) for url in WHOLE]
@@ -95,7 +104,7 @@ def main() -> int:
     reached = []
     for host in PUBLIC:
         answer = Outward(Guard()).send("POST", f"http://{host}:{port}/", {}, b"{}")
-        if not isinstance(answer, NoReply) and answer.status == 204:
+        if not isinstance(answer, NoReply) and answer.status == 200:
             reached.append(host)
     # The first answer is public and checked, each later one is not: nobody may ask a second time.
     answers = [["93.184.215.14"]] + [["127.0.0.1"]] * 9

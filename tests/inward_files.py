@@ -5,11 +5,8 @@ As `inward.py`, to be run in a network namespace of its own: somebody listens be
 
 import itertools
 import json
-import socket
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,43 +17,12 @@ from postrider.files import Files
 from postrider.guard import Guard
 from postrider.link import connect
 from postrider.outward import Outward
-from tests.inward import LITERALS, NAMED, PUBLIC, WHOLE, resolved
+from tests.inward import LITERALS, NAMED, PUBLIC, WHOLE, Listener, resolved
 
 HERE = "93.184.215.14"
 
 
-class Listener:
-    """A port that is open at every address. It sends everybody on to `to`, if that says anywhere."""
-
-    def __init__(self) -> None:
-        self.server = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
-        self.port = self.server.getsockname()[1]
-        self.came: list[str] = []
-        self.to = ""
-        threading.Thread(target=self.take, daemon=True).start()
-
-    def take(self) -> None:
-        while True:
-            connection, _ = self.server.accept()
-            self.came.append(connection.getsockname()[0])
-            connection.settimeout(5)
-            head = b""
-            while b"\r\n\r\n" not in head and (part := connection.recv(65_536)):
-                head += part
-            says = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
-            if self.to:
-                says = f"HTTP/1.1 302 Found\r\nLocation: {self.to}\r\nContent-Length: 0\r\n\r\n"
-            connection.sendall(says.encode())
-            connection.close()
-
-
 def main() -> int:
-    for command in (
-        "ip link set lo up",
-        "ip route add local 0.0.0.0/0 dev lo",
-        "ip -6 route add local ::/0 dev lo",
-    ):
-        subprocess.run(command.split(), check=True)
     listener = Listener()
     files = Files(connect(sys.argv[1]), Path(tempfile.mkdtemp()))
     tried, connected, reached = 0, [], []

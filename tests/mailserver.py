@@ -4,12 +4,10 @@ import asyncio
 import email
 import email.policy
 import ssl
-import subprocess
 import threading
 import warnings
 from dataclasses import dataclass, field
 from email.message import EmailMessage
-from pathlib import Path
 from typing import Any, Self
 
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
@@ -167,16 +165,3 @@ class MailServer:
             else:
                 server.loop.call_later(0.02, server.transport.close)
         return "250 2.0.0 queued as ABC123"
-
-
-def make_certificate(folder: Path) -> Path:
-    """A certificate for localhost, and its key."""
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout key.pem -out cert.pem"
-    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
-    return folder / "cert.pem"
-
-
-def tls_of(certificate: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
-    return context

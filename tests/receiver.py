@@ -1,7 +1,6 @@
-"""Who receives callbacks, on loopback: keeps what came as it came, and answers as a test says."""
+"""Who receives callbacks and notifications, on loopback: keeps what came as it came, and answers as a test says."""
 
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ class Got:
     headers: dict[str, str]
     body: bytes
     at: float
+    method: str = "POST"
 
     @property
     def id(self) -> str:
@@ -30,12 +30,13 @@ class Got:
 
 @dataclass(frozen=True)
 class Says:
-    """An answer, given after a while."""
+    """An answer, given after a while; `cut`: none, but the end of the connection."""
 
     status: int = 204
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     after_s: float = 0.0
+    cut: bool = False
 
 
 class _Server(ThreadingHTTPServer):
@@ -68,13 +69,16 @@ class Receiver:
                     outer.most = max(outer.most, outer.now)
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                got = Got(self.path, headers, body, time.time())
+                got = Got(self.path, headers, body, time.time(), self.command)
                 says = outer.script(got)
                 with outer.lock:
                     outer.calls.append(got)
                 time.sleep(says.after_s)
                 with outer.lock:
                     outer.now -= 1
+                if says.cut:
+                    self.close_connection = True
+                    return
                 self.send_response(says.status)
                 for name, value in says.headers.items():
                     self.send_header(name, value)
@@ -82,22 +86,17 @@ class Receiver:
                 self.end_headers()
                 self.wfile.write(says.body)
 
-            do_GET = do_POST  # noqa: N815 - the library's names
+            do_GET = do_PUT = do_POST  # noqa: N815 - the library's names
 
             def log_message(self, *_: object) -> None:
                 pass
 
         self.server = _Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.place = f"127.0.0.1:{self.server.server_port}"
+        self.url = f"http://{self.place}"
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.server.shutdown()
         self.server.server_close()
-
-
-def closed_port() -> int:
-    """A port at which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

@@ -77,7 +77,9 @@ def test_a_key_is_changed_and_taken_away(api: Api) -> None:
     }
     same = api.patch(path, json={}).json()
     assert same == changed.json()
-    wait_until(lambda: api.get("/api/v1/me", **as_key(key["key"])).status_code == 401, 2)
+    wait_until(
+        lambda: api.get("/api/v1/me", **as_key(key["key"])).status_code == 401, 2, figure=True
+    )
     on = api.patch(path, json={"disabled": False, "limits": {}}).json()
     assert (on["disabled_at"], on["limits"]["waiting"]) == (None, None)
     gone = api.delete(path)
@@ -166,7 +168,8 @@ def test_what_changes_something_is_written_down_and_what_reads_is_not(api: Api) 
     api.post("/send_message", json={})  # a 400 changes nothing
     api.delete("/delete_all")
     api.patch(f"/api/v1/keys/{key['id']}", json={"role": "viewer"})
-    wait_until(lambda: api.get("/api/v1/me", **as_key(key["key"])).json()["role"] == "viewer", 2)
+    me = as_key(key["key"])
+    wait_until(lambda: api.get("/api/v1/me", **me).json()["role"] == "viewer", 2, figure=True)
     api.post("/send_message", json=body, **as_key(key["key"]))
     api.get("/api/v1/me", auth=("mallory", "planted guess"))
     assert actions(api) == [

@@ -5,7 +5,6 @@ import hashlib
 import math
 import random
 import secrets
-import socket
 import statistics
 import sys
 import time
@@ -24,6 +23,7 @@ from postrider.errors import Unavailable
 from postrider.link import connect
 from postrider.logins import SPAN_S, TRIES, Logins, TooManyTries
 from postrider.model import Client, Quota
+from postrider.selftest.fleet import free_port
 from postrider.settings import Settings
 from postrider.web.address import origin
 from postrider.web.auth import credential
@@ -205,9 +205,7 @@ def test_a_key_revoked_by_the_command_is_refused_by_two_api_processes_within_a_s
     start: Start, clients: Clients, postrider: object
 ) -> None:
     made, key = clients.add_key("shop", "sender", "tests", Quota())
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     start("postrider", "api", BIND=f"127.0.0.1:{port}", API_PROCESSES="2")
     url = f"http://127.0.0.1:{port}/api/v1/me"
 
@@ -403,14 +401,13 @@ def test_every_wrong_password_is_the_same_work(
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("name", ["ana", "postrider"])
 def test_the_time_a_no_takes_does_not_tell_a_user_from_nobody(
-    request: pytest.FixtureRequest,
     settings: Settings,
     clients: Clients,
     name: str,
     monkeypatch: pytest.MonkeyPatch,
+    long: bool,
 ) -> None:
     """Welch's test over interleaved tries, with less scrypt for a difference to hide in; 10,000 in the long form."""
-    long = request.config.getoption("--long")
     if long:
         monkeypatch.setattr(credentials, "LOG2_N", 10)
     rounds = 5_000 if long else 200

@@ -515,15 +515,16 @@ def test_keys_change_while_messages_and_files_come_and_go(make: Make, vault: Vau
         thread.start()
     service = make(on=True)
     renewing = Resealing(service.store.redis, service.files, service.vault)
-    for _ in range(4):
-        before = len(sent)
-        vault.rotate()
-        renewing.run()
-        while len(sent) < before + 6 and not faults:
-            done.wait(0.01)
-    done.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for _ in range(4):
+            before = len(sent)
+            vault.rotate()
+            renewing.run()
+            wait_until(lambda before=before: len(sent) >= before + 6 or faults, 20, "more of them")
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
     assert not faults
     assert len(vault.ids()) == 5
     for mid in sent:

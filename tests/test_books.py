@@ -28,6 +28,7 @@ from postrider.receipts import Receipts
 from postrider.records import account_key, mark
 from postrider.settings import Settings
 from postrider.store import ENDED_ILL, ENDED_WELL, Store
+from tests.conftest import leases_run_out
 from tests.test_changes import SPECS, TTL
 
 OWNERS = ("", "k1", "k2")
@@ -130,10 +131,7 @@ class Life:
     def lose(self) -> None:
         """Workers die: leases run out, and the sweep finds them."""
         held = self.redis.zrange("pr:leases", 0, -1)
-        for job in self.dice.sample(held, min(len(held), 30)):
-            self.redis.zadd("pr:leases", {job: 1})
-        self.redis.delete("pr:patience")
-        self.redis.set("pr:swept", self.store.now().timestamp())
+        leases_run_out(self.redis, self.dice.sample(held, min(len(held), 30)))
         found = self.store.overdue(60)
         grace_s = self.dice.choice((0.0, 0.0, 60.0))
         died = [verdicts.died(c, self.settings, grace_s=grace_s) for c in found]

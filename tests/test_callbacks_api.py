@@ -14,10 +14,11 @@ from flask.testing import FlaskClient
 from postrider.callbacks import Result
 from postrider.model import Client
 from postrider.outbox import Outbox
+from postrider.selftest.fleet import free_port
 from postrider.settings import Settings
 from postrider.web import create_app
 from tests.conftest import PASSWORD, Api, Postrider
-from tests.receiver import Receiver, Says, closed_port
+from tests.receiver import Receiver, Says
 from tests.test_callbacks import SECRET
 from tests.test_outbox import DEAD, record, told
 
@@ -211,7 +212,7 @@ def test_a_test_says_what_to_do(
 def test_a_test_that_does_not_get_through_says_why(
     postrider: Postrider, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert postrider("callbacks", "test", f"http://127.0.0.1:{closed_port()}") == 1
+    assert postrider("callbacks", "test", f"http://127.0.0.1:{free_port()}") == 1
     assert "could not connect\n-> see that it runs" in capsys.readouterr().out
     assert postrider("callbacks", "test", "http://10.0.0.1/") == 1
     assert "CALLBACK_ALLOW_PRIVATE" in capsys.readouterr().out

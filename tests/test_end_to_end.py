@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 from collections import Counter
 from collections.abc import Callable
@@ -12,7 +11,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.conftest import Api, Start, wait_until
+from postrider.selftest.fleet import free_port
+from tests.conftest import Api, Start, ended, wait_until
 from tests.fake import FakeMessenger
 
 Processes = dict[str, subprocess.Popen[bytes]]
@@ -20,12 +20,9 @@ Processes = dict[str, subprocess.Popen[bytes]]
 
 @pytest.fixture
 def env(messenger: FakeMessenger, tmp_path: Path) -> dict[str, str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     return {
         "API_PASSWORD": "planted-api-secret",
-        "BIND": f"127.0.0.1:{port}",
+        "BIND": f"127.0.0.1:{free_port()}",
         "DATA_DIR": str(tmp_path / "data"),
         "PYTHONPATH": str(Path(__file__).resolve().parent.parent),
         **messenger.env(),
@@ -58,7 +55,7 @@ def is_ready(live: Api) -> bool:
 
 def kill(process: subprocess.Popen[bytes]) -> None:
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait(60)
+    ended(process)
 
 
 def post(live: Api, count: int, in_s: float, first: int = 0) -> None:

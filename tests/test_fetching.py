@@ -15,11 +15,13 @@ import redis
 from messengers.sandbox import Sandbox
 from postrider import fetching
 from postrider.errors import Unavailable
+from postrider.selftest.fleet import free_port
 from postrider.service import Service
 from postrider.transport import Blocking
 from tests import inward
 from tests.conftest import ROOT, Api
-from tests.receiver import Receiver, Says, closed_port
+from postrider.selftest.fleet import free_port
+from tests.receiver import Receiver, Says
 from tests.test_files import PNG, keep
 from tests.test_files_api import kept
 from tests.test_guard import own_network
@@ -59,7 +61,9 @@ def test_with_a_listener_behind_every_address_none_sees_a_connection(
     )
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
-    assert found["tried"] >= 120
+    assert (
+        found["tried"] == 193
+    )  # 98 addresses, and behind a redirect those that can be named in one
     assert found["connected"] == []
     assert found["reached"] == list(inward.PUBLIC)
     assert found["rebound"] == ["::ffff:93.184.215.14"]
@@ -86,13 +90,13 @@ def test_what_is_behind_a_url_goes_with_the_message(
     ("said", "name"),
     [('attachment; filename="b.txt"', "b.txt"), ("inline; filename*=UTF-8''%C3%BC.txt", "ü.txt"),
      ('attachment; filename="../../etc/passwd"', "passwd"), ("attachment; filename*=x", "x"),
-     ("attachment; filename*=klingon''%ff", None), (";;;", "a")],
+     ("attachment; filename*=klingon''%ff", "ÿ"), (";;;", "a")],
 )  # fmt: skip
-def test_the_answer_may_name_it(api: Api, receiver: Receiver, said: str, name: str | None) -> None:
+def test_the_answer_may_name_it(api: Api, receiver: Receiver, said: str, name: str) -> None:
     receiver.script = lambda _: Says(200, {"Content-Disposition": said}, b"x")
     answer = api.post(SEND, json=attached(f"{receiver.url}/a"))
     assert answer.status_code == 201, answer.text
-    assert name in {answer.json()["files"][0]["name"], None}
+    assert answer.json()["files"][0]["name"] == name
 
 
 def test_what_cannot_be_had_is_refused_and_nothing_is_kept(
@@ -127,7 +131,7 @@ def test_what_cannot_be_had_is_refused_and_nothing_is_kept(
         (error,) = answer.json()["errors"]
         assert error["field"] == "attachments[1].url"
         assert why in error["reason"]
-    answer = api.post(SEND, json=attached(f"http://127.0.0.1:{closed_port()}/"))
+    answer = api.post(SEND, json=attached(f"http://127.0.0.1:{free_port()}/"))
     assert "could not connect" in answer.json()["error"]
     good = attached(f"{receiver.url}/good")
     answer = api.post(SEND, json=good | {"recipients": [{"uuid": "1", "service": "pigeon"}]})

@@ -16,7 +16,7 @@ from postrider.clients import Clients
 from postrider.model import Quota, Role
 from postrider.service import Service
 from postrider.signing import Links
-from tests.conftest import PASSWORD, Api
+from tests.conftest import Api, connected_to, post_head
 from tests.test_files import PNG
 
 UPLOAD = "/api/v1/files"
@@ -24,7 +24,11 @@ UPLOAD = "/api/v1/files"
 
 @pytest.fixture
 def env(env: dict[str, str]) -> dict[str, str]:
-    return env | {"PUBLIC_URL": "https://post.example/base/", "MAX_FILE_BYTES": "300000"}
+    return env | {
+        "PUBLIC_URL": "https://post.example/base/",
+        "MAX_FILE_BYTES": "300000",
+        "MAX_BODY_BYTES": "100000",
+    }
 
 
 def kept(service: Service) -> list[str]:
@@ -134,6 +138,7 @@ def test_what_is_no_whole_form_is_refused(api: Api, service: Service, body: byte
 
 def test_max_body_bytes_is_for_other_bodies(env: dict[str, str], api: Api) -> None:
     assert upload(api, b"x" * 300_000)["size"] == 300_000
+    assert api.post("/api/v1/messages", json={"body": "x" * 100_000}).status_code == 413
 
 
 # --- quotas
@@ -363,14 +368,10 @@ def test_the_key_that_there_was_before_is_taken_over(tmp_path: Path) -> None:
 
 
 def test_a_cut_upload_leaves_nothing(api: Api, service: Service, client: redis.Redis) -> None:
-    address = urlsplit(api.url)
-    login = requests.Request("GET", api.url, auth=("postrider", PASSWORD)).prepare().headers
     for length in ("Content-Length: 200000", "Transfer-Encoding: chunked"):
-        with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
-            connection.sendall(
-                f"POST {UPLOAD} HTTP/1.1\r\nHost: x\r\nAuthorization: {login['Authorization']}\r\n"
-                f"Content-Type: multipart/form-data; boundary=b\r\n{length}\r\n\r\n".encode()
-            )
+        with connected_to(api.url) as connection:
+            form = "Content-Type: multipart/form-data; boundary=b"
+            connection.sendall(post_head(UPLOAD, form, length))
             part = b'--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\n'
             part += b"x" * 99_000
             if "chunked" in length:

@@ -42,7 +42,7 @@ from postrider.transport import Blocking
 from postrider.web import handover, problems
 from postrider.web.auth import Gate
 from postrider.web.reading import WholeRequest
-from tests.conftest import PASSWORD, Api
+from tests.conftest import PASSWORD, Api, connected_to, post_head
 from tests.fake import FakeMessenger
 from tests.mailserver import MailServer
 from tests.test_files import PNG
@@ -64,11 +64,11 @@ class Clock:
 
 
 @pytest.fixture
-def mail_server(env: dict[str, str]) -> Iterator[MailServer]:
+def mail_server(env: dict[str, str], mailserver: MailServer) -> MailServer:
     """Where mail goes; to be asked for before what is built upon the environment."""
-    with MailServer() as server:
-        env |= {"SMTP_URL": server.url(query="?starttls=off"), "MAIL_FROM": "shop@example.org"}
-        yield server
+    url = mailserver.url(query="?starttls=off")
+    env |= {"SMTP_URL": url, "MAIL_FROM": "shop@example.org"}
+    return mailserver
 
 
 @pytest.fixture
@@ -419,18 +419,25 @@ def test_a_wrong_parameter_cancels_the_parameters_and_keeps_the_files(
     assert len(service.notes(10)) == 1
 
 
-def test_what_is_no_upload_is_told_so(curl: Curl, tmp_path: Path, client: redis.Redis) -> None:
+def test_what_is_no_upload_is_told_so(
+    curl: Curl, url: str, tmp_path: Path, client: redis.Redis
+) -> None:
     write(tmp_path, a_png=PNG)
     for words, args in (
         ("as multipart/form-data", ("-d", "a=b")),
-        ("", ("-H", "Content-Type: multipart/form-data", "-d", "x")),
+        ("names no boundary", ("-H", "Content-Type: multipart/form-data", "-d", "x")),
         ("no file in the upload", ("-F", "a=;filename=")),
         ("over 1000 characters", ("-F", f"{'n' * 1001}=x")),
-        ("cut", ("-H", "Content-Type: multipart/form-data; boundary=b", "-d", "--b\r\nx")),
+        ("is cut short", ("-H", "Content-Type: multipart/form-data; boundary=b", "-d", "--b\r\nx")),
     ):
         answer = curl("/data", *args)
         assert answer.startswith("error: ")
         assert words in answer
+    many = [(f"f{n}", ("a.png", PNG)) for n in range(101)]
+    login = ("postrider", PASSWORD)
+    answer = requests.post(f"http://{url}/data", files=many, auth=login, timeout=30)
+    assert answer.status_code == 413
+    assert "over 100 parts" in answer.text
     assert "no upload of yours" in curl("/msg", "-d", "serv=box")
     assert "is missing" in curl("/cons", "-d", "x=1")
     assert "more than once" in curl("/cons", "-d", "id=1&id=2")
@@ -503,19 +510,15 @@ def test_every_type_is_what_it_says(desk: Desk, service: Service, type_: str) ->
 def test_a_cut_upload_leaves_nothing_behind(
     url: str, service: Service, client: redis.Redis
 ) -> None:
-    host, _, port = url.partition(":")
-    login = base64.b64encode(f"postrider:{PASSWORD}".encode()).decode()
-    head = (
-        f"POST /data HTTP/1.1\r\nHost: {host}\r\nAuthorization: Basic {login}\r\nContent-Length: 100000\r\n"
-        "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
-        '--b\r\nContent-Disposition: form-data; name="a"; filename="a.png"\r\n\r\n'
-    )
-    with socket.create_connection((host, int(port)), 10) as connection:
-        connection.sendall(head.encode() + PNG)
+    form = "Content-Type: multipart/form-data; boundary=b"
+    part = b'--b\r\nContent-Disposition: form-data; name="a"; filename="a.png"\r\n\r\n' + PNG
+    with connected_to(f"http://{url}") as connection:
+        connection.sendall(post_head("/data", form, "Content-Length: 100000") + part)
         connection.shutdown(socket.SHUT_WR)
         with connection.makefile("rb") as file:
             answer = file.read()
-    assert b"error" in answer
+    assert answer.startswith(b"HTTP/1.1 200 ")  # a wrong call is answered in words
+    assert answer.endswith(b"\r\n\r\nerror: body: is cut short, or no form; nothing of it was kept")
     assert not client.keys("pr:file*")
     assert not client.keys("pr:handover*")
     assert not list(service.files.folder.iterdir())

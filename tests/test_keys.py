@@ -62,7 +62,7 @@ def test_the_certificate_is_of_that_key_and_says_what_it_is_for(made: Path) -> N
 def test_processes_that_start_at_once_agree_on_one_key(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from postrider.vault import Vault;"
-        "sys.stdin.read(1); print(Vault(Path(sys.argv[1])).newest_id().hex())"
+        "print('here', flush=True); sys.stdin.read(1); print(Vault(Path(sys.argv[1])).newest_id().hex())"
     )
     started = [
         subprocess.Popen(
@@ -72,7 +72,14 @@ def test_processes_that_start_at_once_agree_on_one_key(tmp_path: Path) -> None:
         )
         for _ in range(6)
     ]
-    told = {process.communicate(b"x", 30)[0] for process in started}
+    for process in started:
+        assert process.stdout
+        assert process.stdout.readline() == b"here\n"
+    for process in started:  # all of them stand at the same line now
+        assert process.stdin
+        process.stdin.write(b"x")
+        process.stdin.flush()
+    told = {process.communicate(timeout=30)[0] for process in started}
     assert len(told) == 1
     assert b"" not in told
     assert [path.name for path in (tmp_path / "ring").iterdir()] == ["00000001.key"]

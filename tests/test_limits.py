@@ -20,7 +20,7 @@ from postrider.limits import Limits, limits_of
 from postrider.model import Claim, Message, NewMessage, Recipient, State, new_message_id
 from postrider.settings import Settings
 from postrider.store import WAITING, Claimed, Store
-from tests.conftest import wait_until
+from tests.conftest import leases_run_out, wait_until
 
 TELEGRAM = "telegram"
 FLOOD = Retry("429", pauses="account")
@@ -1032,8 +1032,7 @@ class Chaos:
             assert not any(self.engine.record(found))
 
     def sweep(self) -> None:
-        self.client.set("pr:swept", time.time())
-        self.client.delete("pr:patience")
+        leases_run_out(self.client, ())
         self.engine.die(*self.engine.store.overdue(15))
 
     def release(self) -> None:

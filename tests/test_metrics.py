@@ -1,6 +1,5 @@
 """/metrics over real HTTP: numbers of all processes, in the format that Prometheus reads."""
 
-import socket
 import threading
 from datetime import timedelta
 
@@ -13,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from postrider.counts import KEY, LATENESS, METRICS, SUM, Counts
 from postrider.link import connect
 from postrider.model import NewMessage, Recipient
+from postrider.selftest.fleet import free_port
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import Store
@@ -225,9 +225,7 @@ def test_a_redis_that_is_away_is_a_503(api: Api, client: redis.Redis) -> None:
 def test_what_an_api_process_counted_last_survives_its_end(
     start: Start, client: redis.Redis
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        bind = f"127.0.0.1:{free.getsockname()[1]}"
+    bind = f"127.0.0.1:{free_port()}"
     process = start("postrider", "api", BIND=bind, API_PROCESSES="2")
     with Api(f"http://{bind}") as api:
         wait_until(lambda: answers(api), 20, "the API")

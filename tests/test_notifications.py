@@ -8,7 +8,9 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from email import message_from_bytes
@@ -27,13 +29,13 @@ from postrider.errors import InvalidRequest, Misconfigured
 from postrider.model import Attachment, Message, NewMessage, Recipient, State
 from postrider.notifications import Folder, Notifications, look
 from postrider.records import attempts
+from postrider.selftest.fleet import free_port
 from postrider.sender import DeliveryFailed
 from postrider.service import Service
 from postrider.settings import Settings
 from postrider.transport import Blocking
 from tests.conftest import Api, Postrider, Start, wait_until
-from tests.places import Places
-from tests.receiver import closed_port
+from tests.receiver import Got, Receiver, Says
 
 TEXT = "Hällo <b>wörld</b> & all"
 SERVICES = {
@@ -52,17 +54,26 @@ SERVICES = {
     "bark": "bark://{}/planted-key",
     "nctalk": "nctalk://ana:planted-word@{}/planted-room",
 }
+PLACES = 4
+"""Calls to one target that may be under way at once."""
 PLAIN = re.compile(r"planted-\w+|AAAAAAAAAAAA|3ccdd1134747|plantedkey")
 
 
 @pytest.fixture
-def places() -> Iterator[Places]:
-    with Places() as found:
+def places() -> Iterator[Receiver]:
+    """Services of every kind that are none."""
+    with Receiver() as found:
+        found.script = lambda _: says(200)
         yield found
 
 
+def says(status: int) -> Says:
+    """An answer that each of them would understand."""
+    return Says(status, {"Content-Type": "application/json"}, b"{}")
+
+
 @pytest.fixture
-def env(env: dict[str, str], places: Places) -> dict[str, str]:
+def env(env: dict[str, str], places: Receiver) -> dict[str, str]:
     ops = SERVICES["json"].format(places.place)
     both = f"{SERVICES['ntfy'].format(places.place)} {SERVICES['gotify'].format(places.place)}"
     return env | {"APPRISE_TARGETS": f"ops={ops},oncall={both}", "APPRISE_RATE": "0"}
@@ -83,7 +94,7 @@ def unquoted(body: bytes) -> str:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_each_service_gets_the_text_and_its_failures_are_told_apart(
-    service: str, places: Places
+    service: str, places: Receiver
 ) -> None:
     url = SERVICES[service].format(places.place)
     assert carried(url)["ok"] is True
@@ -91,21 +102,21 @@ def test_each_service_gets_the_text_and_its_failures_are_told_apart(
     assert "Hällo" in said
     assert "wörld" in said
     for status in (400, 401, 404, 429, 500):
-        places.status = lambda _, status=status: status
+        places.script = lambda _, status=status: says(status)
         found = carried(url)
         assert (found["ok"], found["status"]) == (False, status)
-    places.status = lambda _: 0
+    places.script = lambda _: Says(cut=True)
     cut = carried(url)
     assert (cut["ok"], cut["left"], "status" in cut) == (False, True, False)
-    nobody = carried(SERVICES[service].format(f"127.0.0.1:{closed_port()}"))
+    nobody = carried(SERVICES[service].format(f"127.0.0.1:{free_port()}"))
     assert (nobody["ok"], nobody["left"], "status" in nobody) == (False, False, False)
 
 
 def test_one_that_hangs_is_left_in_time_and_only_so_often(
-    places: Places, monkeypatch: pytest.MonkeyPatch
+    places: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notifications, "AT_ONCE", 2)
-    places.status = lambda _: -20
+    places.script = lambda _: Says(cut=True, after_s=20)
     url = SERVICES["json"].format(places.place)
     carrier = Notifications()
     notification = Notification("key-0", (url, url, url), TEXT)
@@ -118,15 +129,14 @@ def test_one_that_hangs_is_left_in_time_and_only_so_often(
     assert (third["left"], third["words"]) == (False, "2 earlier calls have not come back")
 
 
-def test_a_read_that_takes_too_long_may_have_arrived(places: Places) -> None:
-    places.status = lambda _: -5
+def test_a_read_that_takes_too_long_may_have_arrived(places: Receiver) -> None:
+    places.script = lambda _: Says(cut=True, after_s=5)
     found = carried(SERVICES["json"].format(places.place) + "?rto=0.2")
     assert (found["ok"], found["left"]) == (False, True)
 
 
-def test_no_redirect_is_followed(places: Places) -> None:
-    places.location = f"http://{places.place}/elsewhere"
-    places.status = lambda _: 307
+def test_no_redirect_is_followed(places: Receiver) -> None:
+    places.script = lambda _: Says(307, {"Location": f"{places.url}/elsewhere"})
     assert carried(SERVICES["json"].format(places.place))["ok"] is False
     assert [call.path for call in places.calls] == ["/planted-path"]
 
@@ -136,7 +146,7 @@ def a_file(content: bytes, name: str, media_type: str) -> File:
 
 
 def test_files_arrive_whole_under_their_names_and_leave_nothing_behind(
-    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    places: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     picture, text = os.urandom(300_000), "naïve\n".encode() * 1000
@@ -157,7 +167,7 @@ def test_files_arrive_whole_under_their_names_and_leave_nothing_behind(
     wait_until(lambda: not list(tmp_path.iterdir()), what="temporary files gone")
 
 
-def test_a_file_that_is_gone_sends_nothing(places: Places) -> None:
+def test_a_file_that_is_gone_sends_nothing(places: Receiver) -> None:
     reply = Notifications().carry(
         Notification("k", (f"json://{places.place}",), "x", files=(File("a", "text/plain", 1),))
     )
@@ -192,7 +202,7 @@ def send(service: Service, job_id: str) -> None:
     service.sender.deliver(job_id, Blocking(service.keep_note))
 
 
-def test_a_stock_worker_sends_to_a_target(service: Service, places: Places) -> None:
+def test_a_stock_worker_sends_to_a_target(service: Service, places: Receiver) -> None:
     message = accept(service, "ops")
     send(service, f"{message.id}-0")
     assert state(service, message) is State.SENT
@@ -214,14 +224,14 @@ def test_what_no_target_takes_is_refused_when_it_is_posted(service: Service) -> 
 
 
 def test_a_retry_goes_only_where_it_has_not_gone(
-    service: Service, places: Places, client: redis.Redis
+    service: Service, places: Receiver, client: redis.Redis
 ) -> None:
-    places.status = lambda call: 503 if call.path.endswith("/message") else 200
+    places.script = lambda got: says(503 if got.path.endswith("/message") else 200)
     message = accept(service, "oncall")
     send(service, f"{message.id}-0")
     assert state(service, message) is State.RETRYING
     assert len(places.calls) == 2
-    places.status = lambda _: 200
+    places.script = lambda _: says(200)
     wait_until(lambda: _sent_again(service, f"{message.id}-0-1"), what="the retry")
     assert len(places.calls) == 3
     (raw,) = client.hvals(client.keys("pr:a:*")[0])
@@ -234,8 +244,8 @@ def _sent_again(service: Service, job_id: str) -> bool:
     return service.delivery(job_id.rpartition("-")[0], None).delivery.state is State.SENT
 
 
-def test_what_one_place_refuses_for_good_is_partial(service: Service, places: Places) -> None:
-    places.status = lambda call: 404 if call.path.endswith("/message") else 200
+def test_what_one_place_refuses_for_good_is_partial(service: Service, places: Receiver) -> None:
+    places.script = lambda got: says(404 if got.path.endswith("/message") else 200)
     message = accept(service, "oncall")
     with pytest.raises(DeliveryFailed, match="partial"):
         send(service, f"{message.id}-0")
@@ -243,29 +253,41 @@ def test_what_one_place_refuses_for_good_is_partial(service: Service, places: Pl
 
 
 def test_a_target_that_hangs_delays_no_other_and_no_log_tells_a_secret(
-    service: Service, places: Places, start: Start, client: redis.Redis, tmp_path: Path
+    service: Service, places: Receiver, start: Start, env: dict[str, str], tmp_path: Path
 ) -> None:
-    places.status = lambda call: -3 if "planted-path" in call.path else 200
+    let_go = threading.Event()
+
+    def script(got: Got) -> Says:
+        if "planted-path" not in got.path:
+            return says(200)
+        let_go.wait(60)
+        return says(404)
+
+    places.script = script
     hung = [accept(service, "ops") for _ in range(10)]
+    # Apprise itself gives up after 4 s; this one may take as long as an attempt.
+    patient = env["APPRISE_TARGETS"].replace("planted-path", "planted-path?rto=30")
+    start("postrider", "worker", LOG_LEVEL="debug", APPRISE_TARGETS=patient)
+    wait_until(lambda: places.now == PLACES, 20, "all that may hang at once")
     told = [accept(service, "oncall") for _ in range(3)]
-    start("postrider", "worker", LOG_LEVEL="debug")
-    wait_until(lambda: all(state(service, m) is State.SENT for m in told), 20, "the other target")
-    assert not any(state(service, m) is State.SENT for m in hung)
-    places.status = lambda _: 404
-    wait_until(lambda: all(state(service, m) is not State.SENDING for m in hung), 20)
+    wait_until(lambda: all(state(service, m) is State.SENT for m in told), 8, "the other target")
+    found = Counter(state(service, m) for m in hung)
+    assert found == {State.SENDING: PLACES, State.SCHEDULED: len(hung) - PLACES}
+    let_go.set()
+    wait_until(lambda: all(state(service, m) is State.FAILED for m in hung), 20)
     logged = (tmp_path / "processes.log").read_text()
     assert not PLAIN.findall(logged)
     assert TEXT not in logged
 
 
 def test_nothing_that_is_logged_or_kept_tells_a_secret(
-    places: Places, service: Service, client: redis.Redis, caplog: pytest.LogCaptureFixture
+    places: Receiver, service: Service, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     for name in ("urllib3", "apprise"):  # as postrider.logs has them
         caplog.set_level(logging.ERROR, name)
-    for status in (200, 404, 500, 0):
-        places.status = lambda _, status=status: status
+    for answer in (says(200), says(404), says(500), Says(cut=True)):
+        places.script = lambda _, answer=answer: answer
         for url in SERVICES.values():
             found = carried(url.format(places.place))
             assert "ok" in found

@@ -23,20 +23,21 @@ PATHS = (
     "^/api/v1/(me$|sc|su)",
 )
 """All there are, in parts that can be looked at side by side."""
+LEAST, LEAST_LONG = 20, 150
+"""Cases for each operation: fewer would mean that it was not looked at."""
 
 
 @pytest.mark.parametrize("paths", PATHS)
 def test_every_answer_is_as_described(
     api: Api,
     worker: object,
-    request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
     paths: str,
+    long: bool,
 ) -> None:
     """Three examples of each operation besides those at its edges; in the long form a hundred, and walks from one to the next."""
     # It tries wrong credentials, and wants a 401 each time.
     monkeypatch.setattr(logins, "TRIES", 1_000_000)
-    long = request.config.getoption("--long")
     # What a schema allows may still be refused for its meaning: a cursor that nobody gave, a number that is no phone's.
     command = [
         Path(sys.executable).with_name("schemathesis"),
@@ -50,6 +51,12 @@ def test_every_answer_is_as_described(
     limit_s = 1800 if long else 400
     run = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, check=False)
     assert run.returncode == 0, run.stdout[-9000:]
+    tried, operations = (
+        int(re.findall(pattern, run.stdout)[-1])
+        for pattern in (r"(\d+) generated", r"Tested: (\d+)")
+    )
+    sys.stderr.write(f"\nS5: {paths}: {tried} cases of {operations} operations\n")
+    assert tried >= operations * (LEAST_LONG if long else LEAST)
 
 
 def test_the_description_is_valid_openapi(api: Api) -> None:

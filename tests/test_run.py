@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -13,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from postrider.selftest.fleet import free_port
+from tests import conftest
+from tests.certificates import make_certificate
 from tests.conftest import POSTRIDER
 
 pytestmark = pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds processes in /proc")
@@ -21,19 +23,13 @@ CHECKOUT = Path(__file__).parent.parent
 GREETING = "Ctrl-C stops it."
 
 
-def until(condition, deadline_s=90):
+def until(condition, deadline_s=30):
     """What `condition` gives once it gives something; fails when it never does."""
-    give_up_at = time.monotonic() + deadline_s
+    give_up_at = time.monotonic() + deadline_s * conftest.patience
     while not (found := condition()):
         assert time.monotonic() < give_up_at, f"never came true: {condition}"
         time.sleep(0.02)
     return found
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Place:
@@ -200,7 +196,7 @@ def test_nothing_outlives_a_killed_parent(place, victim):
     os.kill(min(place.processes(victim)), signal.SIGKILL)
 
     until(lambda: not place.processes())
-    assert process.wait(60) not in {0, None}
+    assert conftest.ended(process) not in {0, None}
 
 
 def test_a_start_that_is_called_off_leaves_nothing(place):
@@ -243,9 +239,7 @@ def test_a_redis_of_ones_own_and_no_workers(place, tmp_path_factory):
 
 
 def test_tls(place):
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]
-    made += ["-keyout", place.folder / "key.pem", "-out", place.folder / "cert.pem"]
-    subprocess.run(made, check=True, capture_output=True)
+    make_certificate(place.folder)
 
     process = place.start(TLS_CERT_FILE="cert.pem", TLS_KEY_FILE="key.pem")
     place.ready(process)

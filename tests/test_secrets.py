@@ -1,7 +1,6 @@
 """A whole run with planted secrets: whatever it prints, answers or leaves in Redis holds none that it must not."""
 
 import os
-import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import redis
 import requests
 
+from postrider.selftest.fleet import free_port
 from tests.conftest import BIN, PASSWORD, Api, Start, wait_until
 from tests.fake import Call, FakeMessenger, says
 
@@ -69,9 +69,7 @@ def run(
 
     messenger.script = script
     (tmp_path / "accounts.toml").write_text('[telegram.shop]\ntoken = "9:planted-shop-secret"\n')
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        bind = f"127.0.0.1:{free.getsockname()[1]}"
+    bind = f"127.0.0.1:{free_port()}"
     env |= {
         "BIND": bind,
         "API_PROCESSES": "1",

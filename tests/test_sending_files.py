@@ -6,7 +6,6 @@ import io
 import os
 import random
 import signal
-import time
 from collections import Counter
 from contextlib import closing
 from typing import get_args
@@ -24,7 +23,7 @@ from postrider.settings import Settings
 from postrider.store import Store
 from postrider.transport import Blocking, FormBody
 from postrider.verdicts import handed_back, in_parts, verdict
-from tests.conftest import Start, wait_until
+from tests.conftest import Start, leases_run_out, wait_until
 from tests.fake import Answer, Call, FakeMessenger, says
 from tests.test_files import PNG, keep
 from tests.test_transport import Send, notes, send  # noqa: F401 - fixtures
@@ -285,10 +284,7 @@ def test_what_went_before_its_worker_died_does_not_go_again(
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     messenger.script = lambda _: None
-    for job in client.zrange("pr:leases", 0, -1):
-        client.zadd("pr:leases", {job: time.time() - 1})
-    client.set("pr:swept", time.time())
-    client.delete("pr:patience")
+    leases_run_out(client)
     service.sweep()
     start("postrider", "worker")
     wait_until(lambda: state(service, message) == "sent", 20)
@@ -329,14 +325,10 @@ def test_a_note_that_is_still_to_be_written_outlives_no_record(
     assert not client.exists(f"pr:parts:{message}-0")
 
 
+@pytest.mark.minutes
 def test_a_lease_is_held_during_an_upload_that_takes_longer(
-    service: Service,
-    messenger: FakeMessenger,
-    start: Start,
-    request: pytest.FixtureRequest,
+    service: Service, messenger: FakeMessenger, start: Start
 ) -> None:
-    if not request.config.getoption("--long"):
-        pytest.skip("only with --long")
     start("postrider", "worker")
     start("postrider", "worker")
     content = b"%PDF-1.4\n" + NOISE * 40

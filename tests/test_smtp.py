@@ -37,8 +37,9 @@ from postrider.planning import draft
 from postrider.service import Service
 from postrider.smtp import Smtp
 from postrider.transport import Blocking
+from tests.certificates import make_certificate, tls_of
 from tests.conftest import Api, Start, wait_until
-from tests.mailserver import MailServer, make_certificate, tls_of
+from tests.mailserver import MailServer
 from tests.test_files import PNG, keep
 from tests.test_sending_files import turn
 
@@ -349,11 +350,6 @@ def outs(count: int) -> list[Outbound]:
     return [Outbound(f"eva{n}@example.net", f"Hi {n}", f"KEY-{n}") for n in range(count)]
 
 
-@pytest.fixture
-def long(request: pytest.FixtureRequest) -> bool:
-    return bool(request.config.getoption("--long"))
-
-
 def test_many_mails_need_few_connections(trusted: Path, long: bool) -> None:
     count, threads = (1_000, 32) if long else (100, 8)
     with MailServer(tls_of(trusted), login=True) as server:
@@ -433,12 +429,6 @@ def test_what_it_shows_holds_no_password(trusted: Path, caplog: pytest.LogCaptur
 
 
 # -- through the whole service
-
-
-@pytest.fixture
-def mailserver() -> Iterator[MailServer]:
-    with MailServer() as server:
-        yield server
 
 
 @pytest.fixture

@@ -6,20 +6,21 @@ import select
 import socket
 import socketserver
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from messengers.base import NoReply, Note, Reply, Request
 from messengers.sandbox import FAILURES
-from postrider import timeouts, transport
+from postrider import curl, dialogue, timeouts, transport
 from postrider.curl import Concurrent
 from postrider.errors import Unavailable
 from postrider.transport import MAX_REPLY, Blocking
+from tests import conftest
+from tests.certificates import make_certificate, tls_of
 from tests.fake import Answer, FakeMessenger
 
 Send = Callable[[Request | Note], Reply | NoReply]
@@ -234,6 +235,11 @@ def test_a_compressed_answer_is_not_unpacked(send: Send, messenger: FakeMessenge
     assert len(reply.body) <= MAX_REPLY
 
 
+@pytest.mark.parametrize("module", [timeouts, transport, curl, dialogue])
+def test_whoever_carries_has_5_s_to_connect_10_to_read_and_30_for_all(module: ModuleType) -> None:
+    assert (module.CONNECT_S, module.READ_S, module.WHOLE_S) == (5, 10, 30)
+
+
 def test_silence_after_the_request_ends_in_time(send: Send) -> None:
     with serving(lambda _: time.sleep(60)) as url:
         started = time.monotonic()
@@ -261,7 +267,7 @@ def test_an_answer_that_trickles_ends_with_the_whole_attempt(
     took_s = time.monotonic() - started
     assert isinstance(reply, NoReply)
     assert reply.left
-    assert took_s < whole_s + (1 if long else 5)
+    assert took_s < whole_s + (1 if conftest.patience == 1 else 5)
 
 
 def test_nothing_is_sent_twice_when_a_kept_connection_breaks(send: Send) -> None:
@@ -281,12 +287,7 @@ def test_nothing_is_sent_twice_when_a_kept_connection_breaks(send: Send) -> None
 
 @pytest.fixture(scope="session")
 def own_certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    folder: Path = tmp_path_factory.mktemp("tls")
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout key.pem -out cert.pem"
-    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    return context
+    return tls_of(make_certificate(tmp_path_factory.mktemp("tls")))
 
 
 def says_yes(connection: socket.socket) -> None:

@@ -22,7 +22,7 @@ from postrider import queue
 from postrider.model import NewMessage, Recipient, State
 from postrider.service import Service
 from postrider.verdicts import died
-from tests.conftest import ROOT, Start, wait_until
+from tests.conftest import ROOT, Start, leases_run_out, wait_until
 from tests.fake import Answer, Call, FakeMessenger, says
 from tests.rogue import Rogue
 
@@ -190,7 +190,7 @@ def test_what_a_killed_worker_held_is_sent_by_another(
     os.killpg(first.pid, signal.SIGKILL)
     messenger.script = lambda _: None
     start("postrider", "worker")
-    wait_until(lambda: counts(service)["sent"] == 5, 60)
+    wait_until(lambda: counts(service)["sent"] == 5, 60, figure=True)
     assert Counter(call.to for call in messenger.calls) == {str(n): 2 for n in range(5)}
     for key in client.scan_iter("pr:a:*"):
         for n in range(5):
@@ -333,11 +333,7 @@ def test_one_that_kills_its_worker_is_tried_alone_three_times_and_no_neighbour_f
 
     def all_have_ended() -> bool:
         if processes[-1].poll() is not None:
-            # Its leases run out, and somebody sweeps.
-            for job in client.zrange("pr:leases", 0, -1):
-                client.zadd("pr:leases", {job: time.time() - 1})
-            client.set("pr:swept", time.time())
-            client.delete("pr:patience")
+            leases_run_out(client)
             rogue.sweep()
             processes.append(start_rogue(start, client))
         return counts(rogue) == {"sent": 20, "failed": 1}
@@ -369,7 +365,7 @@ def test_an_account_that_hangs_leaves_anothers_sends_untouched(
     wait_until(lambda: len(messenger.calls) == 10)
     others = tuple(Recipient(str(n), "whatsapp") for n in range(4915100000, 4915100300))
     service.accept(NewMessage("Hello", others))
-    wait_until(lambda: counts(service)["sent"] >= 300, 11)
+    wait_until(lambda: counts(service)["sent"] >= 300, 11, figure=True)
     paths = Counter(call.path.startswith("/bot") for call in messenger.calls)
     assert paths == {True: 10, False: 300}
     hang_until = 0.0

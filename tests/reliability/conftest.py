@@ -20,20 +20,19 @@ SETTINGS = {
 }
 
 
-MINUTES = {
-    *("test_abuse", "test_api_kills", "test_changing_clocks", "test_clocks", "test_flood", "test_isolation"),
-    *("test_messenger_down", "test_poison", "test_power_cut", "test_redis_down", "test_redis_full", "test_redis_hung"),
-    *("test_rolling_restart", "test_schedulers", "test_sentinel", "test_slow_messenger", "test_soak", "test_uploads"),
-}  # fmt: skip
-"""Modules whose short forms, too, take a minute or more of the machine: run where the command line names tests."""
+SEEDS = 5
+"""How often what is thrown is thrown anew, in the long form."""
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """What throws dice is run with so many seeds in the long form."""
+    throws = metafunc.definition.get_closest_marker("dice")
+    if throws and metafunc.config.getoption("--long", default=False):
+        metafunc.parametrize("dice", range(SEEDS), indirect=True, ids=lambda n: f"seed {n + 1}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
-    if config.args == config.getini("testpaths"):
-        left_out = [i for i in items if here in i.path.parents and i.path.stem in MINUTES]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
     if not Path("/proc").is_dir():
         for item in items:
             if here in item.path.parents:

@@ -1,6 +1,5 @@
 """Clients that send too much, or too slowly, while others want to be served."""
 
-import base64
 import socket
 import statistics
 import threading
@@ -16,13 +15,15 @@ import requests
 from postrider import patience
 from postrider.selftest.balance import share
 from postrider.selftest.load import Recipients
-from tests.conftest import wait_until
+from tests.conftest import post_head, wait_until
 from tests.reliability.rig import Rig, children, memory_mb
 
 MESSAGE = {"body": "Hello", "recipients": [{"uuid": "42", "service": "telegram"}]}
 LOGIN = ("postrider", "reliability")
-BUFFERED = 64 << 20
-"""What may lie between a client and the API that has already said no."""
+ON_THE_WAY = 8 << 20
+"""What may lie between a client and the API that has already said no: both ends' buffers, and what gunicorn reads at once."""
+SNDBUF = 256 << 10
+"""The client's own, so that it cannot fill megabytes of the kernel's memory and call them sent."""
 
 
 @pytest.fixture
@@ -30,17 +31,18 @@ def fleet_env(fleet_env: dict[str, str]) -> dict[str, str]:
     return {**fleet_env, "API_PROCESSES": "2"}
 
 
-def head(rig: Rig, *lines: str) -> bytes:
+def head(*lines: str) -> bytes:
     """The beginning of a POST, whose body is still to come."""
-    login = base64.b64encode(":".join(LOGIN).encode()).decode()
-    given = ("POST /send_message HTTP/1.1", f"Host: {rig.fleet.settings.bind}")
-    more = (f"Authorization: Basic {login}", "Content-Type: application/json", *lines)
-    return "\r\n".join((*given, *more, "", "")).encode()
+    given = ("Content-Type: application/json", *lines)
+    return post_head("/send_message", *given, password=LOGIN[1])
 
 
 @contextmanager
 def connected(rig: Rig) -> Iterator[socket.socket]:
-    with socket.create_connection((rig.fleet.settings.host, rig.fleet.settings.port), 10) as it:
+    with socket.socket() as it:
+        it.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SNDBUF)  # counts only before it connects
+        it.settimeout(10)
+        it.connect((rig.fleet.settings.host, rig.fleet.settings.port))
         yield it
 
 
@@ -73,7 +75,7 @@ def test_a_gigabyte_is_refused_before_it_is_read(rig: Rig, how: str) -> None:
     part = b"x" * 65_536 if how == "said" else b"10000\r\n" + b"x" * 65_536 + b"\r\n"
     sent, answer = 0, b""
     with connected(rig) as client:
-        client.sendall(head(rig, *lines))
+        client.sendall(head(*lines))
         client.settimeout(0.001)
         try:
             while sent < 1 << 30 and not answer:
@@ -91,19 +93,19 @@ def test_a_gigabyte_is_refused_before_it_is_read(rig: Rig, how: str) -> None:
     grown = api_memory_mb(rig) - before
     print(f"\n{how}: {sent >> 20} MB sent, {grown:.1f} MB more in memory: {answer[:40]!r}")
     assert answer.startswith(b"HTTP/1.1 413 ")
-    assert sent <= rig.fleet.settings.max_body_bytes + BUFFERED
+    assert sent <= rig.fleet.settings.max_body_bytes + ON_THE_WAY
     assert grown <= 20
 
 
 def test_slow_clients_leave_threads_for_others_and_are_hung_up_on(rig: Rig) -> None:
     """100 clients that send a byte now and then, half of them in the head, to 2 API processes.
 
-    The p99 of others at most doubles, or stays under 20 ms. The slow ones have 30 s.
+    The p99 of others at most doubles, or grows by 5 ms, less than which a pause of the machine may be. The slow ones have 30 s.
     """
     rig.start(api=True)
     took_ms(rig, 200)
     alone = [took_ms(rig, 200) for _ in range(3)]
-    beginning = head(rig, "Content-Length: 1000")
+    beginning = head("Content-Length: 1000")
     with ExitStack() as stack:
         slow = [stack.enter_context(connected(rig)) for _ in range(100)]
         began = time.monotonic()
@@ -118,7 +120,7 @@ def test_slow_clients_leave_threads_for_others_and_are_hung_up_on(rig: Rig) -> N
             statistics.median(share(t, 0.99) for t in times) for times in (alone, beside)
         )
         print(f"\np99 {quick:.1f} ms alone, {slowed:.1f} ms beside 100 slow clients")
-        assert slowed <= max(2 * quick, 20.0)
+        assert slowed <= max(2 * quick, quick + 5)
         left = list(slow)
         while left and time.monotonic() < began + patience.REQUEST_S + 10:
             for client in list(left):
@@ -166,23 +168,26 @@ def test_a_hundred_thousand_recipients_are_taken_whole_and_one_more_is_refused(r
     assert grown <= 300
 
 
-def test_one_that_floods_delays_nobody_else(rig: Rig, long: bool) -> None:
-    """A key that may have 1,000 (long: 5,000) waiting posts a fifth of that at a time, as fast as it gets an answer, all
-    due at once.
-
-    Another sends one message every 50 ms for 10 s meanwhile: late by at most 5 s, 99 of 100.
-    """
-    waiting = 5_000 if long else 1_000
-    rig.start(workers=2, api=True)
-    url = rig.fleet.settings.url
+def made_key(rig: Rig, name: str, **limits: int) -> dict[str, str]:
+    """The header of a new key."""
     made = requests.post(
-        f"{url}/api/v1/keys",
-        json={"name": "flood", "role": "sender", "limits": {"rate": 20, "waiting": waiting}},
+        f"{rig.fleet.settings.url}/api/v1/keys",
+        json={"name": name, "role": "sender", "limits": limits},
         auth=LOGIN,
         timeout=10,
     )
     assert made.status_code == 201, made.text
-    key = {"Authorization": f"Bearer {made.json()['key']}"}
+    return {"Authorization": f"Bearer {made.json()['key']}"}
+
+
+def test_one_that_floods_delays_nobody_else(rig: Rig) -> None:
+    """A key that may have 5,000 waiting posts 1,000 at a time, as fast as it gets an answer, all due at once.
+
+    Another key posts one message every 50 ms for 10 s meanwhile: late by at most 5 s, 99 of 100, from when it was posted.
+    """
+    rig.start(workers=2, api=True)
+    url = f"{rig.fleet.settings.url}/send_message"
+    flooder, other = made_key(rig, "flood", rate=20, waiting=5_000), made_key(rig, "other")
     flooders = Recipients("telegram")
     flooders.take(1_000_000)
     answers: Counter[int] = Counter()
@@ -191,11 +196,9 @@ def test_one_that_floods_delays_nobody_else(rig: Rig, long: bool) -> None:
     def flood() -> None:
         with requests.Session() as session:
             while not over.is_set():
-                tos = [
-                    {"uuid": to.uuid, "service": to.service} for to in flooders.take(waiting // 5)
-                ]
+                tos = [{"uuid": to.uuid, "service": to.service} for to in flooders.take(1_000)]
                 asked = {"body": "flood", "recipients": tos}
-                answer = session.post(f"{url}/send_message", json=asked, headers=key, timeout=30)
+                answer = session.post(url, json=asked, headers=flooder, timeout=30)
                 answers[answer.status_code] += 1
 
     threads = [threading.Thread(target=flood) for _ in range(4)]
@@ -203,18 +206,21 @@ def test_one_that_floods_delays_nobody_else(rig: Rig, long: bool) -> None:
         thread.start()
     due: dict[str, float] = {}
     began = time.time()
-    while time.time() < began + 10:
-        post = rig.post(rig.recipients.take(1))
-        due[post.recipients[0].uuid] = post.due_at
-        time.sleep(0.05)
+    with requests.Session() as session:
+        while time.time() < began + 10:
+            (to,) = rig.recipients.take(1)
+            asked = {"body": "Hello", "recipients": [{"uuid": to.uuid, "service": to.service}]}
+            due[to.uuid] = time.time()
+            posted = session.post(url, json=asked, headers=other, timeout=30)
+            assert posted.status_code == 200, posted.text
+            time.sleep(0.05)
     over.set()
     for thread in threads:
         thread.join()
     wait_until(lambda: due.keys() <= {call.to for call in rig.messenger.calls}, 30, "all of hers")
     late = sorted(call.at - due[call.to] for call in rig.messenger.calls if call.to in due)
-    print(
-        f"\nthe flood was answered {dict(answers)}; the other is late by {share(late, 0.99):.2f} s"
-    )
+    print(f"\nthe flood was answered {dict(answers)}")
+    print(f"of {len(late)} the other's p99 is late by {share(late, 0.99):.2f} s")
     assert answers[200]
     assert answers[429]
     assert share(late, 0.99) <= 5

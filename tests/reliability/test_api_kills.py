@@ -7,6 +7,8 @@ import threading
 import time
 from collections import Counter
 
+import pytest
+
 from postrider.errors import Unavailable
 from postrider.selftest.balance import read, weigh
 from postrider.selftest.load import Load
@@ -14,6 +16,7 @@ from tests.conftest import wait_until
 from tests.reliability.rig import Rig, children
 
 
+@pytest.mark.dice
 def test_no_message_is_stored_in_part(rig: Rig, long: bool) -> None:
     """kill -9 of the API, all of it or one of its processes, 4 times (long: 60) while three clients post 1,000 and 2,500
     recipients at a time.

@@ -30,6 +30,7 @@ def test_a_process_believes_its_clock_and_keeps_its_pace(library: Path, tmp_path
     assert float(told[1]) == pytest.approx(time.monotonic(), abs=10)
 
 
+@pytest.mark.dice
 @pytest.mark.parametrize(
     ("api", "workers"),
     [
@@ -59,6 +60,7 @@ def test_no_clock_but_redis_counts(
     assert share(balance.lateness_s, 0.99) <= 1
 
 
+@pytest.mark.dice
 def test_a_clock_that_jumps_moves_nothing(
     rig: Rig, long: bool, library: Path, tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ FORMS: dict[str, tuple[str, Callable[[int], Answer]]] = {
 forms = pytest.mark.parametrize(("service", "flood"), FORMS.values(), ids=FORMS)
 
 
+@pytest.mark.minutes
 @forms
 def test_a_flood_pauses_the_whole_account_with_one_probe_a_pause(
     rig: Rig, messenger: FakeMessenger, long: bool, service: str, flood: Callable[[int], Answer]
@@ -74,6 +75,7 @@ def test_a_flood_pauses_the_whole_account_with_one_probe_a_pause(
     assert max(probes) <= 1
 
 
+@pytest.mark.minutes
 @forms
 def test_a_long_pause_is_kept_and_shown(
     rig: Rig, messenger: FakeMessenger, service: str, flood: Callable[[int], Answer]

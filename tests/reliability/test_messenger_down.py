@@ -26,6 +26,7 @@ def fleet_env(fleet_env: dict[str, str], broken: FakeMessenger) -> dict[str, str
     return fleet_env | {"TELEGRAM_API_URL": broken.url}
 
 
+@pytest.mark.minutes
 def test_nothing_fails_while_a_messenger_is_down_and_others_are_on_time(
     rig: Rig, messenger: FakeMessenger, broken: FakeMessenger, long: bool
 ) -> None:

@@ -83,6 +83,7 @@ def test_the_deadly_messenger_sends_all_else(poisoned: Rig, tries: Path) -> None
     assert len(tries.read_text().splitlines()) == 1
 
 
+@pytest.mark.minutes
 def test_a_memory_hog_costs_its_own_tries_and_no_worker(
     poisoned: Rig, messenger: FakeMessenger
 ) -> None:
@@ -108,6 +109,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("how", ends if long else ["exit_at_once"])
 
 
+@pytest.mark.minutes
 def test_poison_is_tried_alone_three_times_and_given_up_and_harms_nobody(
     poisoned: Rig, messenger: FakeMessenger, tries: Path, long: bool, how: str
 ) -> None:

@@ -8,6 +8,8 @@ import threading
 import time
 from collections import Counter
 
+import pytest
+
 from postrider.selftest.fake import FakeMessenger
 from postrider.selftest.load import Load
 from tests.conftest import wait_until
@@ -26,6 +28,7 @@ def renew(pid: int) -> None:
     wait_until(lambda: not old & set(children(pid)), 40, "the end of the old ones")
 
 
+@pytest.mark.dice
 def test_a_rolling_restart_is_noticed_by_nobody(
     rig: Rig, messenger: FakeMessenger, long: bool
 ) -> None:

@@ -47,6 +47,7 @@ def fleet_env(fleet_env: dict[str, str], hangs: str) -> dict[str, str]:
     return fleet_env | {"WHATSAPP_API_URL": hangs}
 
 
+@pytest.mark.minutes
 def test_no_attempt_lasts_longer_than_its_limit(
     rig: Rig, messenger: FakeMessenger, long: bool
 ) -> None:

@@ -6,6 +6,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from postrider.selftest.fake import FakeMessenger
 from postrider.selftest.load import Load
 from postrider.selftest.run import Mood
@@ -31,6 +33,8 @@ def processes_in(folder: Path) -> int:
     return found
 
 
+@pytest.mark.minutes
+@pytest.mark.dice
 def test_a_soak_with_random_faults_loses_nothing_and_leaks_nothing(
     rig: Rig, messenger: FakeMessenger, long: bool
 ) -> None:

@@ -3,6 +3,8 @@
 import random
 import threading
 
+import pytest
+
 from postrider.selftest.fake import Answer, Call, FakeMessenger, yes
 from tests.reliability.rig import Rig
 
@@ -16,6 +18,7 @@ def takes_its_time(dice: random.Random, most_s: float = 0.4):
     return script
 
 
+@pytest.mark.dice
 def test_random_workers_killed_lose_nothing_and_double_nothing_in_silence(
     rig: Rig, messenger: FakeMessenger, long: bool
 ) -> None:

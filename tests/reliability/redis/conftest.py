@@ -4,7 +4,6 @@ import itertools
 import os
 import resource
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -20,6 +19,7 @@ import requests
 
 from postrider import embedded, records
 from postrider.link import connect
+from postrider.selftest.fleet import free_port
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import Store
@@ -30,12 +30,6 @@ NUMBERS = itertools.count(1_000_000)
 """Recipients; no two messages share one."""
 GENEROUS_S = 60
 """A limit that is no figure asked: other tests run on the same cores."""
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def newer_server() -> Path:

@@ -6,12 +6,15 @@ import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from postrider.link import connect
 from tests.conftest import Api, wait_until
 from tests.fake import FakeMessenger
 from tests.reliability.redis.conftest import GENEROUS_S, Load, Run, Server, match, nothing_wrong
 
 
+@pytest.mark.minutes
 def test_redis_killed_under_load_loses_nothing_acknowledged(
     server: Server, run: Run, live: Api, messenger: FakeMessenger, long: bool
 ) -> None:
@@ -43,6 +46,7 @@ def test_redis_killed_under_load_loses_nothing_acknowledged(
     assert {p.status for p in load.posts} <= {200, 503}
 
 
+@pytest.mark.minutes
 def test_the_api_killed_amid_large_posts_leaves_no_half_of_one(
     server: Server, run: Run, live: Api, long: bool
 ) -> None:

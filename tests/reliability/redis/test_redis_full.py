@@ -86,7 +86,7 @@ def test_from_85_percent_on_nothing_is_accepted_and_what_was_goes_out(
             wait_until(lambda to=posts[-1].to: set(to) <= {c.to for c in messenger.calls}, 30)
             empty(server)
             room_at = time.monotonic()
-            wait_until(lambda at=room_at: load.accepted_since(at), 10)
+            wait_until(lambda at=room_at: load.accepted_since(at), 10, figure=True)
             load.wait_for_accepted(10)
         posts += load.posts
     with connect(server.url) as client:

@@ -24,9 +24,7 @@ THREADS = 1 + 2 * (1 + 64 + 5)
 raises alerts, asks for Redis, and hangs up on slow clients."""
 ASKED_S = 3.0
 ROOM_S = 1.0
-"""For the test's own 50 threads."""
-BESIDE_S = 5.0
-"""In the short form: for what else runs on these cores."""
+"""For the test's own 50 threads, which ask for nothing else at the same moment."""
 
 
 def all_at_once(load: Load, live: Api) -> list[Post]:
@@ -67,7 +65,6 @@ def test_a_hung_redis_keeps_nobody_waiting(
     Figure: each POST, and /readyz, is answered <= 3 s, without more threads; accepted again <= 5 s after Redis goes on;
     lost 0, silent doubles 0.
     """
-    room_s = ROOM_S if long else BESIDE_S
     api, _ = run()
     crowd: list[Post] = []
     with Load(live) as load:
@@ -80,7 +77,7 @@ def test_a_hung_redis_keeps_nobody_waiting(
             hung += all_at_once(load, live)
             asked_at = time.monotonic()
             ready = live.get("/readyz")
-            assert time.monotonic() - asked_at <= ASKED_S + room_s
+            assert time.monotonic() - asked_at <= ASKED_S
             assert ready.status_code == 503
             assert ready.json() == {"error": "Redis does not answer; try again"}
             assert live.get("/healthz").status_code == 200
@@ -92,7 +89,7 @@ def test_a_hung_redis_keeps_nobody_waiting(
             min(p.at + p.took_s for p in load.posts if p.accepted and p.at > on_at) - on_at
         )
         load.wait_for_accepted(50)
-    during = hung + [p for p in load.posts if hung_at < p.at < on_at - ASKED_S - room_s]
+    during = hung + [p for p in load.posts if hung_at < p.at < on_at - ASKED_S - ROOM_S]
     slowest_s = max(post.took_s for post in during)
     with connect(server.url) as client:
         found = match(load.posts + crowd + hung, messenger, client)
@@ -100,8 +97,8 @@ def test_a_hung_redis_keeps_nobody_waiting(
         len(during), "answers, slowest", round(slowest_s, 2), "s; back after", back_after_s, found
     )
     assert {post.status for post in during} == {503}
-    assert slowest_s <= ASKED_S + room_s
-    assert back_after_s <= 5 + room_s
+    assert slowest_s <= ASKED_S + ROOM_S
+    assert back_after_s <= 5
     assert nothing_wrong(found), found
 
 
@@ -131,7 +128,7 @@ def test_a_redis_that_reads_its_file_is_waited_for(
         )
         restart.join(GENEROUS_S)
         there_at = time.monotonic()
-        wait_until(lambda: load.accepted_since(there_at), 5 if long else 5 + BESIDE_S)
+        wait_until(lambda: load.accepted_since(there_at), 5, figure=True)
         load.wait_for_accepted(20)
     with connect(server.url) as client:
         found = match(load.posts, messenger, client)

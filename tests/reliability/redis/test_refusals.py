@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from postrider.link import connect
+from postrider.selftest.fleet import free_port
 from tests.conftest import Api, Postrider, wait_until
 from tests.fake import FakeMessenger
 from tests.reliability.redis.conftest import (
@@ -19,7 +20,6 @@ from tests.reliability.redis.conftest import (
     Run,
     Serve,
     Server,
-    free_port,
     match,
     newer_server,
     nothing_wrong,
@@ -227,7 +227,7 @@ def test_a_redis_that_takes_no_writes_is_waited_for(
             assert postrider("doctor") == 1
             assert says in capsys.readouterr().out
             back(server)
-            wait_until(lambda: status(live, "/readyz") == 200, 5)
+            wait_until(lambda: status(live, "/readyz") == 200, 5, figure=True)
         load.wait_for_accepted(20)
     with connect(server.url) as client:
         found = match(load.posts, messenger, client)

@@ -196,7 +196,7 @@ def test_without_a_replica_nothing_is_accepted(
         for replica in trio.servers[1:]:
             replica.go_on()
         on_at = time.monotonic()
-        wait_until(lambda: load.accepted_since(on_at), 5 + 5)
+        wait_until(lambda: load.accepted_since(on_at), 5, figure=True)
         load.wait_for_accepted(20)
     with connect(trio.url) as client:
         found = match(load.posts, messenger, client)
