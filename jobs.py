@@ -24,4 +24,5 @@ def deliver(job_id: str) -> None:
     Raises DeliveryFailed, so that RQ lists as failed what is.
     """
     service, transport = _service()
+    service.phones.sync()
     service.sender.deliver(job_id, transport)

@@ -88,11 +88,11 @@ secrets() {
 
 up() {
   setup
-  secrets API_PASSWORD WEBHOOK_SECRET
+  secrets API_PASSWORD WEBHOOK_SECRET WHATSAPP_WEB_SECRET
   local known reader supervisor='' ready='' stopping=''
   known=$(postrider preflight) || exit 1 # it has said why
   eval "$known"
-  export EMBEDDED_REDIS WORKERS
+  export EMBEDDED_REDIS WORKERS KEEPER
 
   # Through a pipe of our own: supervisor opens /dev/fd/1 anew, which fails on a socket and overwrites a file.
   exec 3> >(trap '' INT TERM HUP && exec cat)
@@ -176,7 +176,7 @@ browser() {
 
 in_docker() {
   docker compose version >/dev/null 2>&1 || die 'Docker with its compose plugin is needed: https://docs.docker.com/engine/install'
-  secrets API_PASSWORD REDIS_PASSWORD WEBHOOK_SECRET
+  secrets API_PASSWORD REDIS_PASSWORD WEBHOOK_SECRET WHATSAPP_WEB_SECRET
   exec docker compose up --build "$@"
 }
 

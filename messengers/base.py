@@ -91,7 +91,7 @@ class Outbound:
 class Request:
     """One HTTP call. URL and headers may hold a token, the body somebody's words: none of them is shown."""
 
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     json: Mapping[str, Any] | None = field(default=None, repr=False)
@@ -170,7 +170,8 @@ class Retry:
 
     `pauses="account"`: everything of this account (429, refused token); `"recipient"`: this pair only; `"nobody"`: it may
     go again at once. Each way the delivery waits without using up an attempt. `moved_to`: the address to use from now on.
-    `refused`: the account itself is, by its token or its standing, until somebody mends it.
+    `refused`: the account itself is, by its token or its standing, until somebody mends it; `stops`: it must not even be
+    tried again before somebody has looked.
     """
 
     reason: str
@@ -178,6 +179,7 @@ class Retry:
     pauses: Literal["account", "recipient", "nobody"] | None = None
     moved_to: str | None = None
     refused: bool = False
+    stops: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +295,16 @@ Kind = Literal[
 
 
 @dataclass(frozen=True, slots=True)
+class Media:
+    """A file that came in with a message, where it can be fetched. `size` in bytes, 0: not known."""
+
+    url: str = field(repr=False)
+    media_type: str = "application/octet-stream"
+    name: str = ""
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Incoming:
     """What somebody sent to an account. `id` is the messenger's own, the same each time it is told.
 
@@ -308,6 +320,7 @@ class Incoming:
     kind: Kind = "text"
     also: tuple[str, ...] = ()
     group: bool = False
+    media: Media | None = field(default=None, repr=False)
 
 
 TEXT_KEPT = 10_000
@@ -517,12 +530,6 @@ class Webhook(Protocol):
     def webhook_lacks(self) -> tuple[str, ...]:
         """Settings that are missing, without which its calls could not be told from forged ones."""
 
-    def webhook_request(self, url: str) -> Request:
-        """The call that makes the messenger post to `url`."""
-
-    def read_webhook(self, reply: Reply) -> Identity | Retry | Rejected | Unclear:
-        """Whether it will."""
-
     def authentic(self, headers: Mapping[str, str], body: bytes, now: datetime) -> bool:
         """Whether the messenger signed these raw bytes, lately. A malformed header is False. Names are lower case."""
 
@@ -531,6 +538,17 @@ class Webhook(Protocol):
 
     def incoming(self, body: bytes) -> list[Incoming]:
         """What people sent. Total: [] for anything else."""
+
+
+@runtime_checkable
+class SetsWebhook(Protocol):
+    """What an adapter has besides when its messenger is told by a call where to reach us."""
+
+    def webhook_request(self, url: str) -> Request:
+        """The call that makes the messenger post to `url`."""
+
+    def read_webhook(self, reply: Reply) -> Identity | Retry | Rejected | Unclear:
+        """Whether it will."""
 
 
 @runtime_checkable

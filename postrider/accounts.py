@@ -10,7 +10,7 @@ and what the account may do. Whatever a table leaves out is as the environment s
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator, Mapping, ValuesView
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, SecretStr, Valid
 
 from messengers import MESSENGERS, apprise
 from messengers.base import Messenger
+from messengers.whatsapp_web import WhatsAppWeb
 from postrider import notifications
 from postrider.errors import Misconfigured
 from postrider.settings import Rate, Settings
@@ -34,6 +35,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 Key = tuple[str, str]
 """Messenger and account name."""
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
 class Paces(BaseModel):
@@ -51,12 +53,56 @@ class Paces(BaseModel):
     """Sends under way at once in one worker."""
 
 
-class Accounts(dict[Key, Messenger]):
-    """Account -> its adapter; `paces` has what those of the file may do."""
+class PhonePaces(Paces):
+    """What a linked phone may do besides: `gap_s` seconds, least and most, between two messages; nothing, unless it is `there`."""
+
+    gap_s: tuple[float, float] = (0.0, 0.0)
+    there: bool = False
+
+
+class Accounts(Mapping[Key, Messenger]):
+    """Account -> its adapter; `paces` has what some may do that is not as the environment says.
+
+    Sessions of linked phones come and go while others read: whoever iterates has the accounts of one moment.
+    """
+
+    phone: WhatsAppWeb | None = None
+    """What the accounts of linked phones are made from, where a sidecar is set up."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self._now: dict[Key, Messenger] = {}
         self.paces: dict[Key, Paces] = {}
+
+    def __getitem__(self, key: Key) -> Messenger:
+        return self._now[key]
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._now)
+
+    def __len__(self) -> int:
+        return len(self._now)
+
+    def items(self) -> ItemsView[Key, Messenger]:
+        """All of this moment."""
+        return self._now.items()
+
+    def values(self) -> ValuesView[Messenger]:
+        """All of this moment."""
+        return self._now.values()
+
+    def __setitem__(self, key: Key, adapter: Messenger) -> None:
+        self._now = self._now | {key: adapter}
+
+    def replace(
+        self, service: str, accounts: Mapping[Key, Messenger], paces: Mapping[Key, Paces]
+    ) -> None:
+        """Makes these the accounts of a messenger, with what they may do."""
+        self.paces = _others(self.paces, service) | dict(paces)
+        self._now = _others(self._now, service) | dict(accounts)
+
+
+def _others(known: Mapping[Key, T], service: str) -> dict[Key, T]:
+    return {key: value for key, value in known.items() if key[0] != service}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +149,10 @@ def open_accounts(settings: Settings) -> Accounts:
     env = settings.messenger_env()
     accounts = Accounts()
     for name, cls in MESSENGERS.items():
-        if (adapter := cls.from_env(env)) is not None:
+        adapter = cls.from_env(env)
+        if isinstance(adapter, WhatsAppWeb):
+            accounts.phone = adapter  # its accounts are sessions, which come and go
+        elif adapter is not None:
             accounts[name, DEFAULT] = adapter
     path, faults = settings.accounts_file, list[str]()
     for key, table in _tables(path, faults):
@@ -199,6 +248,9 @@ def _open(
     """Adds the account that `table` describes, or its faults."""
     service, name = key
     keys, told = _Keys.of(service), list[str]()
+    if service == WhatsAppWeb.name:
+        faults.append(f"{service}: its sessions are added by `postrider sessions add`, not here")
+        return
     if not _NAME.fullmatch(name):
         told.append(": a name has 1 to 32 letters, digits, - and _")
     if name == DEFAULT:

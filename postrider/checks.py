@@ -1,7 +1,7 @@
 """What is refused before anything is kept: recipients nobody can reach, texts nobody takes, times nobody can keep."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -16,6 +16,7 @@ from messengers.base import (
     Template,
     Templates,
 )
+from messengers.whatsapp_web import WhatsAppWeb
 from postrider.accounts import DEFAULT
 from postrider.errors import InvalidRequest, NotFound
 from postrider.guard import Refused
@@ -32,9 +33,16 @@ PAST = "Date must be in a future!"
 class Checks:
     """What can be sent with these settings, by these accounts: (messenger, account name) -> adapter."""
 
-    def __init__(self, settings: Settings, accounts: Mapping[tuple[str, str], Messenger]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        accounts: Mapping[tuple[str, str], Messenger],
+        session_of: Callable[[str, str], str] = lambda name, _owner: name,
+    ) -> None:
+        """`session_of`: the account that a client means, by the name and its id; '' when there is none for it."""
         self.settings = settings
         self.accounts = accounts
+        self._session_of = session_of
         self._targets: dict[str, Targets] = {}
         for (service, name), adapter in accounts.items():
             found: object = adapter
@@ -45,6 +53,8 @@ class Checks:
         """`new` with exact duplicates among its recipients dropped, if it can be sent. Raises InvalidRequest."""
         if self._targets:
             new = replace(new, recipients=tuple(map(self._routed, new.recipients)))
+        if any(to.service == WhatsAppWeb.name for to in new.recipients):
+            new = replace(new, recipients=self._by_phones(new))
         recipients = tuple(dict.fromkeys(new.recipients))
         if not recipients:
             raise InvalidRequest("recipients", "names nobody; give at least one recipient")
@@ -65,6 +75,21 @@ class Checks:
         if targets and to.account == DEFAULT and (account := targets.account_of(to.uuid)):
             return replace(to, account=account)
         return to
+
+    def _by_phones(self, new: NewMessage) -> tuple[Recipient, ...]:
+        """The recipients, by the session that its client means. Raises InvalidRequest."""
+        known: dict[str, str] = {}
+        found = []
+        for index, to in enumerate(new.recipients):
+            if to.service == WhatsAppWeb.name:
+                if to.account not in known:
+                    known[to.account] = self._session_of(to.account, new.owner)
+                if not known[to.account]:
+                    why = f"there is no session {to.account[:40]!r} of yours: add one at /api/v1/sessions"
+                    raise InvalidRequest(f"recipients[{index}].account", why)
+                to = replace(to, account=known[to.account])  # noqa: PLW2901 - the same, more exactly
+            found.append(to)
+        return tuple(found)
 
     def _recipients(self, new: NewMessage) -> None:
         for index, recipient in enumerate(new.recipients):

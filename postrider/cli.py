@@ -37,6 +37,7 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         api: "serve the HTTP API",
         worker: "send what is due",
         courier: "post callbacks",
+        keeper: "look after linked phones",
     }
     for run, what in processes.items():
         commands.add_parser(run.__name__, help=what, description=what).set_defaults(run=run)
@@ -123,6 +124,19 @@ def courier(_: argparse.Namespace) -> int:
     return run(settings)
 
 
+def keeper(_: argparse.Namespace) -> int:
+    """One keeper process."""
+    _end_with_supervisor()
+    settings = Settings.from_env()
+    _demand_redis(settings)
+    open_accounts(settings)
+    logs.configure(settings)
+    sentry.start(settings)
+    from postrider.keeper import run  # noqa: PLC0415 - the other commands start without it
+
+    return run(settings)
+
+
 def preflight(_: argparse.Namespace) -> int:
     """Refuses what cannot come up, before anything is started; prints what ./run.sh needs to know."""
     settings = Settings.from_env()
@@ -151,6 +165,7 @@ def preflight(_: argparse.Namespace) -> int:
         "WORKERS": settings.workers,
         "EMBEDDED_REDIS": str(settings.redis_url is None).lower(),
         "SANDBOX": "on" if settings.sandbox else "off",
+        "KEEPER": str(bool(settings.waha_url or settings.gowa_url)).lower(),
     }
     for name, value in told.items():
         sys.stdout.write(f"{name}={shlex.quote(str(value))}\n")

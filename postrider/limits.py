@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from messengers.base import Broadcast, Messenger
-from postrider.accounts import Paces
+from postrider.accounts import Paces, PhonePaces
 from postrider.settings import Settings
 
 BURST_S = 0.1
@@ -32,13 +32,15 @@ class Limits:
     """How many one call can reach."""
     places: int | None = None
     """Sends under way at once in one worker; None: as many as anybody's."""
+    goes: bool = True
+    """False: nothing goes, and what is due waits."""
 
     def spec(self, free: int, utc_offset_s: int) -> dict[str, Any]:
         """What the scripts are told: `free` places, intervals in seconds, where the day begins."""
         least, most = self.gap_s
         interval = max(_interval_s(self.rate), least)
         return {
-            "free": free,
+            "free": free if self.goes else 0,
             "interval": interval,
             "burst": max(1, int(self.rate * BURST_S)) if most == 0 else 1,
             "gap": max(0.0, most - interval),
@@ -76,6 +78,8 @@ def limits_of(adapter: Messenger, settings: Settings, paces: Paces | None = None
         recipient_rate=own("recipient_rate"),
         slower=adapter.slower,
         daily_cap=int(own("daily_cap")),
+        gap_s=paces.gap_s if isinstance(paces, PhonePaces) else (0.0, 0.0),
+        goes=paces.there if isinstance(paces, PhonePaces) else True,
         receivers=broadcast.BROADCAST_LIMIT if isinstance(broadcast, Broadcast) else 1,
         places=paces.concurrency if paces else None,
     )

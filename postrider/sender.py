@@ -5,7 +5,7 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -79,6 +79,8 @@ class Sender:
 
     limits: dict[tuple[str, str], Limits]
     """What each account may do; one that turns out not to be allowed to broadcast no longer does."""
+    on_stop: Callable[[str, str], None]
+    """Stops an account until an operator lets it go on; told why."""
 
     def __init__(
         self,
@@ -87,8 +89,10 @@ class Sender:
         accounts: Mapping[tuple[str, str], Messenger],
         counts: Counts,
         files: Files,
+        on_stop: Callable[[str, str], None] = lambda _account, _why: None,
     ) -> None:
         self.store = store
+        self.on_stop = on_stop
         self.settings = settings
         self.accounts = accounts
         self.counts = counts
@@ -99,11 +103,21 @@ class Sender:
         self.places = frozenset(places)
         several = frozenset(key for key, count in places.items() if count > 1)
         self.uploads = Uploads(store.redis, files, accounts, several)
-        paces = accounts.paces if isinstance(accounts, Accounts) else {}
-        self.limits = {
-            key: limits_of(adapter, settings, paces.get(key)) for key, adapter in accounts.items()
-        }
+        self.limits = {}
+        self.know_accounts()
         self._told: dict[str, float] = {}
+
+    def know_accounts(self) -> None:
+        """Has what each account may do worked out anew, once some have come, gone, or changed."""
+        paces = self.accounts.paces if isinstance(self.accounts, Accounts) else {}
+        found = {
+            key: limits_of(adapter, self.settings, paces.get(key))
+            for key, adapter in self.accounts.items()
+        }
+        for key, limits in self.limits.items():
+            if key in found and limits.receivers == 1:  # what an account may not is not forgotten
+                found[key] = replace(found[key], receivers=1)
+        self.limits = found
 
     def receivers(self, new: NewMessage) -> int | None:
         """How many recipients of `new` one call reaches, where calls reach several."""
@@ -374,6 +388,7 @@ class Sender:
 
     def record(self, worker: str, verdicts: list[Verdict], worked_s: float = 0.0) -> list[bool]:
         """Writes down how attempts ended; False for a claim that was no longer ours."""
+        self._stop_accounts(verdicts)
         moved = self.store.record(
             worker,
             verdicts,
@@ -388,6 +403,13 @@ class Sender:
         except Unavailable as error:  # it is recorded; a file may go up once more
             log.warning("what messengers call some files is not kept: %s", error)
         return moved
+
+    def _stop_accounts(self, found: Sequence[Verdict]) -> None:
+        """Stops accounts that must not even be tried again before somebody has looked."""
+        for verdict in found:
+            if verdict.kind == verdicts.STOPPED and verdict.attempt:
+                to = verdict.claim.recipient
+                self.on_stop(account_key(to.service, to.account), verdict.attempt.reason)
 
     def settle_overdue(self) -> None:
         """Finds what a dead worker left under its lease, and says what becomes of it."""

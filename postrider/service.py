@@ -42,11 +42,13 @@ from postrider.model import (
 )
 from postrider.opening import opened
 from postrider.outbox import Outbox
+from postrider.phones import Phones
 from postrider.planning import Planner
 from postrider.records import account_key
 from postrider.repeats import Once, Repeats
 from postrider.schedules import Schedules
 from postrider.sender import Sender
+from postrider.sessions import Sessions
 from postrider.settings import Settings
 from postrider.signing import Links
 from postrider.store import COMMIT_WITHIN_S, ENDED_ILL, ENDED_WELL, Page, Store, accepted
@@ -86,14 +88,17 @@ class Service:
         self.counts = Counts(store.redis)
         self.outbox = Outbox(store.redis)
         self.alerts = Alerts(store.redis, settings)
-        self.checks = Checks(settings, accounts)
         links = None
         if settings.public_url:
             links = Links(settings.public_url, settings.keys_dir)
         self.files = Files(store.redis, settings.data_dir / "files", self.vault, links)
         self.fetching = Fetching(self.files, settings.file_guard, settings.max_file_bytes)
-        self.sender = Sender(store, settings, accounts, self.counts, self.files)
+        self.sender = Sender(store, settings, accounts, self.counts, self.files, self._stop_account)
         self.webhooks = Webhooks(store, settings, accounts)
+        self.phones = Phones(Sessions(store.redis), settings, accounts, self.alerts, store.now)
+        self.checks = Checks(settings, accounts, self.phones.account_of)
+        self.phones.changed = self.sender.know_accounts
+        self.webhooks.heard = self.phones.heard
         self.inbox = self.webhooks.inbox
         self.receipts = self.webhooks.receipts
         self.arrivals = self.webhooks.arrivals
@@ -164,6 +169,7 @@ class Service:
         self, new: NewMessage, once: Once | None, named: Sequence[Attachment] = ()
     ) -> tuple[Message, tuple[Recipient, ...]]:
         """`named`: its attachments as the client named them."""
+        self.phones.sync()
         asked = self.checks.message(self.with_files(new))
         recipients = asked.recipients
         now = self.store.now()
@@ -252,6 +258,12 @@ class Service:
                 f"recipients[{index}]",
                 f"got this text{' with these files' if named else ''} less than {within_s:g} s ago (dedupe_within_s)",
             )
+
+    def _stop_account(self, account: str, why: str) -> None:
+        """Lets nothing leave by an account that its messenger restricts, and has operators told."""
+        self.changes.stop(f"account {account}", f"its messenger: {why}", self.store.now())
+        text = f"{account} is stopped: {why}. Its deliveries wait until you let it go on: postrider stops end --service and --account"
+        self.alerts.alert("stopped", account, text)
 
     # -- changing what was accepted
 

@@ -173,6 +173,15 @@ Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Url = Annotated[str, Field(pattern=r"^https?://[^/\s]+(/\S*)?$")]
 
 
+def _gap(value: str) -> str:
+    least, dash, most = value.partition("-")
+    if not re.fullmatch(r"\d{1,5}(\.\d+)?(-\d{1,5}(\.\d+)?)?", value) or (
+        dash and float(most) < float(least)
+    ):
+        raise ValueError("write seconds as LEAST-MOST, such as 3-12, or 0")
+    return value
+
+
 class Settings(BaseModel):
     """Every setting, its default, its unit. A field `tz` is the variable `TZ`."""
 
@@ -320,6 +329,44 @@ class Settings(BaseModel):
     whatsapp_daily_cap: Annotated[int, Field(ge=0)] = 0
     """Messages per day, as Meta's messaging limit allows; 0: no limit."""
 
+    # whatsapp-web
+    whatsapp_web_driver: Literal["waha", "gowa"] = "waha"
+    """The program that holds the sessions of linked phones: WAHA, or go-whatsapp-web-multidevice (gowa)."""
+    waha_url: Url | None = None
+    """Where WAHA runs; setting it, or `GOWA_URL`, offers `whatsapp-web`, which WhatsApp forbids: docs/linked-phones.md."""
+    waha_api_key: SecretStr | None = None
+    """Key of WAHA's API."""
+    gowa_url: Url | None = None
+    """Where gowa runs."""
+    gowa_user: Annotated[str, Field(pattern=r"^[^:\s]+$")] | None = None
+    """User of gowa's API."""
+    gowa_password: SecretStr | None = None
+    """Password of that user."""
+    whatsapp_web_secret: SecretStr | None = None
+    """Signs what WAHA or gowa posts to us; `./run.sh` makes one."""
+    whatsapp_web_hook_url: Url | None = None
+    """How WAHA or gowa reaches this API; unset: `PUBLIC_URL`, else `BIND`."""
+    whatsapp_web_rate: Rate = 0.2
+    """Messages per second and phone; 0: no limit."""
+    whatsapp_web_recipient_rate: Rate = 0.1
+    """Messages per second to one recipient; 0: no limit."""
+    whatsapp_web_gap: Annotated[str, AfterValidator(_gap)] = "3-12"
+    """Seconds between two messages of a phone, least and most, chosen at random; 0: no gap."""
+    whatsapp_web_daily_cap: Annotated[int, Field(ge=0)] = 200
+    """Messages per day and phone; 0: no limit."""
+    whatsapp_web_warmup: Annotated[int, Field(ge=0, le=365)] = 14
+    """Days over which a phone that was just linked comes to its daily cap, from 20 messages on; 0: at once."""
+    whatsapp_web_check_cap: Annotated[int, Field(ge=0)] = 60
+    """Numbers that a phone may look up in an hour; 0: no limit."""
+    session_check_interval: PositiveFloat = 600
+    """Seconds between two looks at a linked phone that is well."""
+    ws_session: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,31}$")] | None = None
+    """Session of the calls under `/ws/`; unset: the client's only one, else `default`."""
+    slack_bot_token: SecretStr | None = None
+    """Token of a Slack app that may write files (`files:write`, `chat:write`): it is given the QR codes."""
+    slack_channel: str = "whatsapp_services"
+    """Channel, by name or id, that is given the QR codes."""
+
     # apprise
     apprise_targets: Annotated[SecretStr | None, AfterValidator(_targets)] = None
     """Recipients by name and Apprise URL, `ops-slack=slack://...`, with spaces between; a name may have several URLs."""
@@ -454,6 +501,17 @@ class Settings(BaseModel):
         """Where the keys lie for which clients encrypt files; in `at-rest`, those for what is kept; in `links`,
         those that links to files are signed with."""
         return self.data_dir / "keys"
+
+    @property
+    def whatsapp_web_gap_s(self) -> tuple[float, float]:
+        """`whatsapp_web_gap`, read: least and most."""
+        least, _, most = self.whatsapp_web_gap.partition("-")
+        return float(least), float(most or least)
+
+    @property
+    def hooks_url(self) -> str:
+        """How the sidecar of linked phones reaches us."""
+        return self.whatsapp_web_hook_url or self.public_url or self.url
 
     @property
     def apprise_urls(self) -> list[str]:

@@ -21,6 +21,8 @@ LONGEST_WAIT_S = 86_400.0
 LONE_DEATHS = 3
 PARTIAL = "partial"
 """The reason of what has gone in part. `lua/record.lua` knows it, too."""
+STOPPED = "account_stopped"
+"""The kind of an outcome after which its account is stopped, until an operator lets it go on."""
 CRASHED = "crashed_worker"
 """The reason of what a worker died with, or hung, each time that it was sent alone."""
 DIED = Unclear("its worker died or hung during the attempt")
@@ -67,6 +69,8 @@ def verdict(
 
 def _kind(outcome: Retry) -> str:
     """Why it is not now, in one word."""
+    if outcome.stops:
+        return STOPPED
     if outcome.refused:
         return "account_refused"
     if outcome.moved_to is not None:

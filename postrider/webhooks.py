@@ -1,8 +1,9 @@
 """What messengers tell us: receipts and incoming messages, taken once they are known to be theirs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from messengers.base import Challenge, Messenger, Person, Webhook
+from messengers.whatsapp_web import WhatsAppWeb
 from postrider.errors import BadSignature, NotFound
 from postrider.inbox import Inbox
 from postrider.incoming import Arrivals, plain_words
@@ -24,6 +25,8 @@ class Webhooks:
         self.receipts = Receipts(store.redis)
         self.arrivals = Arrivals(store.redis, store.vault)
         self.inbox = Inbox(store.redis, store.vault)
+        self.heard: Callable[[str], None] = lambda _session: None
+        """Told that something about a session of a linked phone is new."""
 
     def receive(self, service: str, account: str, headers: Mapping[str, str], body: bytes) -> None:
         """Takes what a messenger posted to our webhook. `headers`: lower-case names; `body`: as it came.
@@ -40,6 +43,8 @@ class Webhooks:
             finished_ttl_s=self.settings.delete_finished_timeout,
             failed_ttl_s=self.settings.delete_failed_timeout,
         )
+        if isinstance(adapter, WhatsAppWeb) and adapter.links(body):
+            self.heard(account)
         messages = adapter.incoming(body)
         people = [Person(m.sender, m.name) for m in messages if m.kind != "left"]
         self.inbox.remember_people(f"{service}/{account}", people)

@@ -44,6 +44,8 @@ log = logging.getLogger("postrider.worker")
 
 RENEW_S = 4.0
 SWEEP_S = 5.0
+SYNC_S = 1.0
+"""Seconds between two looks at which phones are linked."""
 STOPS = {signal.SIGTERM, signal.SIGINT}
 LONGEST_SLEEP_S = 1.0
 """A wake-up can be lost, and a stock rqscheduler wakes nobody: look at least this often."""
@@ -150,6 +152,7 @@ class _Worker:
                 for chore in (
                     self._every(RENEW_S, self._renew),
                     self._every(SWEEP_S, self.service.sweep),
+                    self._every(SYNC_S, self.service.phones.sync),
                     self._every(queue.HEARTBEAT_S, self.registration.heartbeat),
                     self._every(FLUSH_S, self.service.counts.flush),
                     self._listen(),

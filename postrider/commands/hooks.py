@@ -3,7 +3,7 @@
 import argparse
 
 from messengers import MESSENGERS
-from messengers.base import Identity, NoReply, Webhook
+from messengers.base import Identity, NoReply, SetsWebhook, Webhook
 from postrider.accounts import open_accounts
 from postrider.commands.shell import Parsers
 from postrider.commands.terminal import refuse, say, told
@@ -44,7 +44,7 @@ def set_hook(args: argparse.Namespace) -> int:
             else f"is not set up; it needs {needs}"
         )
         raise InvalidRequest(name, why)
-    if not isinstance(adapter, Webhook):
+    if not (isinstance(adapter, Webhook) and isinstance(adapter, SetsWebhook)):
         raise InvalidRequest(name, "calls no webhook, so there is none to set")
     if lacks := adapter.webhook_lacks():
         raise InvalidRequest(

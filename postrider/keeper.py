@@ -1,0 +1,94 @@
+"""The keeper: looks after linked phones, in a process of its own, so that a sidecar that hangs slows nothing else.
+
+Any number of them work side by side, on any host: each session is looked at by one at a time. Killed at any moment, one loses
+nothing: what it was looking at is due again when its lease ends.
+"""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import redis
+
+from postrider import link
+from postrider.errors import Unavailable
+from postrider.phones import LEASE_S
+from postrider.service import Service, open_accounts
+from postrider.settings import Settings
+from postrider.store import Store
+
+log = logging.getLogger("postrider.keeper")
+
+STOPS = {signal.SIGTERM, signal.SIGINT}
+PLACES = 20
+"""Sessions that are looked at at once."""
+LOOK_S = 0.5
+"""Seconds between two looks at what is due."""
+REDIS_AWAY_S = 2.0
+
+
+def run(settings: Settings) -> int:
+    """Works until SIGTERM or SIGINT; gives the exit code."""
+    # Blocked and waited for: a handler would miss one that comes while it is set up.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    with link.connect(settings.redis_address) as client:
+        service = Service(Store(client), settings, open_accounts(settings))
+        service.start_alerts()
+        keeper = Keeper(service)
+        threading.Thread(target=keeper.stop_at_signal, daemon=True).start()
+        keeper.work()
+    return 0
+
+
+class Keeper:
+    """One loop that asks what is due, and a thread for each session."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self._stopping = threading.Event()
+        self._at_work: set[str] = set()
+
+    def stop(self) -> None:
+        """Makes `work` come to its end; looks under way are not waited for: others take over."""
+        self._stopping.set()
+
+    def stop_at_signal(self) -> None:
+        """Waits for a signal, then stops."""
+        signal.sigwait(STOPS)
+        self.stop()
+
+    def work(self) -> None:
+        """Looks at what is due until it is told to stop."""
+        log.info("the keeper is ready")
+        threads = ThreadPoolExecutor(PLACES, "look")
+        try:
+            while not self._stopping.wait(LOOK_S):
+                self._quietly(lambda: self._turn(threads))
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)
+        log.info("the keeper has stopped")
+
+    def _turn(self, threads: ThreadPoolExecutor) -> None:
+        phones = self.service.phones
+        phones.sync()
+        for id_ in phones.sessions.take_due(PLACES - len(self._at_work), LEASE_S):
+            self._at_work.add(id_)
+            threads.submit(self._look, id_)
+
+    def _look(self, id_: str) -> None:
+        try:
+            self._quietly(lambda: self.service.phones.look(id_))
+        finally:
+            self._at_work.discard(id_)
+
+    def _quietly(self, chore: Callable[[], None]) -> None:
+        """Does it; what breaks is logged, and due again later."""
+        try:
+            chore()
+        except (Unavailable, redis.RedisError) as error:
+            log.warning("%s", error)
+            self._stopping.wait(REDIS_AWAY_S)
+        except Exception:
+            log.exception("the keeper's look broke")

@@ -1,0 +1,9 @@
+-- Changes fields of a session that nobody has changed since it was read.
+-- ARGV  1 session   2 its version then   then fields: name, value, ...
+-- Gives 1, or 0 when somebody has, or it is gone.
+local key = 'pr:session:' .. ARGV[1]
+if call('HGET', key, 'v') ~= ARGV[2] then return 0 end
+call('HSET', key, unpack(ARGV, 3))
+call('HINCRBY', key, 'v', 1)
+call('INCR', 'pr:sessions:turn')
+return 1
