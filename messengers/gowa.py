@@ -218,8 +218,8 @@ class Gowa:
     def passkey(self, session: str) -> Talk[Passkey | Trouble]:
         reply = yield self._call("GET", "/app/passkey", session)
         match _results(reply):
-            case {"status": "awaiting_response", "challenge": {"challenge": str(asked), **more}}:
-                return Passkey({"challenge": asked, **more})
+            case {"status": "awaiting_response", "challenge": {**challenge}} if challenge:
+                return Passkey({str(name): value for name, value in challenge.items()})
             case {"status": "awaiting_confirmation", "code": str(code)} if code:
                 return Passkey(code=words(code))
             case {"status": str(status)}:

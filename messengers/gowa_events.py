@@ -67,7 +67,7 @@ def incoming(body: bytes) -> list[Incoming]:
     return []
 
 
-def _incoming(id_: str, chat: str, told: Mapping[str, Any]) -> Incoming:
+def _incoming(id_: str, chat: str, told: Mapping[Any, Any]) -> Incoming:
     kind, text = _kind(told)
     group, lid = chat.endswith("@g.us"), told.get("from_lid")
     hidden = isinstance(lid, str) and not group and lid != chat and CHAT.fullmatch(lid)
@@ -84,7 +84,7 @@ def _incoming(id_: str, chat: str, told: Mapping[str, Any]) -> Incoming:
     )
 
 
-def _kind(told: Mapping[str, Any]) -> tuple[Kind, str]:
+def _kind(told: Mapping[Any, Any]) -> tuple[Kind, str]:
     """What sort of message it is, and its text."""
     text = said(told.get("body"))
     for name, kind in _FILES.items():
@@ -102,7 +102,7 @@ def _kind(told: Mapping[str, Any]) -> tuple[Kind, str]:
     return ("text" if text else "other"), text
 
 
-def _media(told: Mapping[str, Any]) -> Media | None:
+def _media(told: Mapping[Any, Any]) -> Media | None:
     """Where its file is, if gowa has fetched it (WHATSAPP_AUTO_DOWNLOAD_MEDIA, its default)."""
     for name in _FILES:
         found = told.get(name)

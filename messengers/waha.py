@@ -256,7 +256,7 @@ class Waha:
     def _link(self, reply: Reply | NoReply) -> Link | Trouble:
         match _object(reply):
             case {"status": str(status), **told} if status in STATES:
-                return Link(STATES[status], *waha_events.me(told.get("me")))
+                return Link(STATES[status], *waha_events.me(told.get("me"), self.key))
         return self._trouble(reply)
 
     def _done(self, reply: Reply | NoReply) -> Trouble | None:

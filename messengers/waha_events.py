@@ -60,11 +60,11 @@ def links(body: bytes) -> Sequence[Link]:
     return []
 
 
-def me(told: object) -> tuple[str, str]:
-    """Number and name of the linked phone."""
+def me(told: object, secret: str = "") -> tuple[str, str]:
+    """Number and name of the linked phone, which may quote `secret`."""
     match told:
         case {"id": str(id_), **more}:
-            return number_of(id_), words(more.get("pushName"))
+            return number_of(id_), words(more.get("pushName"), secret)
     return "", ""
 
 
@@ -98,7 +98,7 @@ def incoming(body: bytes) -> list[Incoming]:
     return []
 
 
-def message_id(told: Mapping[str, Any]) -> str:
+def message_id(told: Mapping[Any, Any]) -> str:
     """WhatsApp's own id: what else stands in WAHA's, the chat, is spelt in more than one way.
 
     GOWS writes `true_11111111111@c.us_AAAAAAAAAAAAAAAAAAAA`, in a group with `_` and the participant behind; WEBJS an object
@@ -115,14 +115,14 @@ def message_id(told: Mapping[str, Any]) -> str:
     return found if MESSAGE_ID.fullmatch(found) else ""
 
 
-def _whole_id(told: Mapping[str, Any]) -> str:
+def _whole_id(told: Mapping[Any, Any]) -> str:
     id_ = told.get("id")
     if isinstance(id_, dict):
         id_ = id_.get("_serialized") or id_.get("id")
     return id_ if isinstance(id_, str) and MESSAGE_ID.fullmatch(id_) else ""
 
 
-def _incoming(id_: str, chat: str, told: Mapping[str, Any]) -> Incoming:
+def _incoming(id_: str, chat: str, told: Mapping[Any, Any]) -> Incoming:
     kind, text = _kind(told)
     return Incoming(
         id=id_,
@@ -146,7 +146,7 @@ def _name(data: object) -> str:
     return ""
 
 
-def _kind(told: Mapping[str, Any]) -> tuple[Kind, str]:
+def _kind(told: Mapping[Any, Any]) -> tuple[Kind, str]:
     """What sort of message it is, and its text."""
     text = said(told.get("body"))
     match told:
@@ -165,7 +165,7 @@ def _kind(told: Mapping[str, Any]) -> tuple[Kind, str]:
     return ("text" if text else "other"), text
 
 
-def _media(told: Mapping[str, Any]) -> Media | None:
+def _media(told: Mapping[Any, Any]) -> Media | None:
     """Where its file is, if it is kept by WAHA itself."""
     match told:
         case {"media": {"url": url, **more}} if path := path_of(url, _FILES):

@@ -65,7 +65,7 @@ class WhatsAppWeb:
     def from_env(cls, env: Mapping[str, str]) -> Self | None:
         """What the settings say of the sidecar; which sessions there are, they do not."""
         driver = DRIVERS[env.get("WHATSAPP_WEB_DRIVER") or "waha"].from_env(env)
-        return driver and cls(driver, secret=env.get("WHATSAPP_WEB_SECRET", "").strip())
+        return cls(driver, secret=env.get("WHATSAPP_WEB_SECRET", "").strip()) if driver else None
 
     def of_session(self, session: str) -> Self:
         """The same for another session."""

@@ -113,7 +113,7 @@ def test_every_request_is_one_of_its_description():
         assert not wrong, (request.method, request.url, wrong)
         if not request.url.startswith(f"{BASE}/devices"):
             assert request.headers["X-Device-Id"] == S
-    assert len({(r.method, r.url.split("?")[0]) for r in found}) == 23
+    assert len({(r.method, r.url.split("?")[0]) for r in found}) == 21
 
 
 def test_what_is_not_in_the_description_is_found_out():

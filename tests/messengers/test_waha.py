@@ -61,7 +61,10 @@ FILES = [
 def requests():
     found = [request for talk, replies in _fresh() for request in talked(talk, *replies)[1]]
     found.append(DRIVER.text(S, "4915112345678", "Hello", KEY))
-    return [*found, *(DRIVER.file(S, "1-2@g.us", one, "see", KEY) for one in FILES)]
+    for one in FILES:
+        caption = "" if one.kind == "voice" else "see"
+        found.append(DRIVER.file(S, "1-2@g.us", one, caption, KEY))
+    return found
 
 
 def _fresh():
@@ -93,7 +96,7 @@ def test_every_request_is_one_of_its_description():
         wrong = openapi.request_faults(WAHA, request, BASE, beyond={"id"})
         assert not wrong, (request.method, request.url, wrong)
         assert request.headers["X-Api-Key"] == "planted-key"
-    assert len({(r.method, r.url.split("?")[0]) for r in found}) == 22
+    assert len({(r.method, r.url.split("?")[0]) for r in found}) == 21
 
 
 def test_what_is_not_in_the_description_is_found_out():
