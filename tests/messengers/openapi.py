@@ -33,12 +33,17 @@ def load(name):
 
 
 def mend(schema):
-    """Makes strings of what is `type: object` and yet has a string as its default, or strings to choose from."""
+    """Takes back what a description says of itself and breaks itself.
+
+    It says `type: object` of what has a string as its default, or strings to choose from; and null of what takes none.
+    """
     for inner in schema.values() if isinstance(schema, dict) else schema:
         if isinstance(inner, dict | list):
             mend(inner)
     if isinstance(schema, list):
         return
+    if schema.get("example", "") is None:  # of what is not said to take null
+        schema.pop("example")
     if schema.get("type") == "object":
         named = [schema.get("default"), *(schema.get("enum") or [])]
         if any(isinstance(each, str) for each in named):

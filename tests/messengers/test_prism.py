@@ -12,7 +12,8 @@ from dataclasses import replace
 
 import pytest
 
-from messengers.base import Reply
+from messengers.base import Reply, Sent
+from messengers.phones import Checked, Link, Passkey, Trouble
 from postrider.transport import Blocking
 from tests.messengers import openapi, test_gowa, test_waha
 
@@ -35,10 +36,10 @@ def prism(tmp_path, long):
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         command = f"npx --yes @stoplight/prism-cli@5 mock -h 127.0.0.1 -p {port} --errors {spec}"
-        log = (tmp_path / "prism.log").open("w+")
-        started.append(
-            subprocess.Popen(command.split(), stdout=log, stderr=log, start_new_session=True)
-        )
+        with (tmp_path / "prism.log").open("w") as log:
+            started.append(
+                subprocess.Popen(command.split(), stdout=log, stderr=log, start_new_session=True)
+            )
         until = time.monotonic() + STARTS_WITHIN_S
         while time.monotonic() < until and started[-1].poll() is None:
             with socket.socket() as probe:
@@ -55,19 +56,68 @@ def prism(tmp_path, long):
         one.wait()
 
 
+TALKS = {
+    openapi.WAHA: {
+        "look": ((), Link),
+        "start": ((), Link),
+        "stop": ((), type(None)),
+        "logout": ((), type(None)),
+        "delete": ((), type(None)),
+        "passkey": ((), Passkey),
+        "confirm_passkey": ((), type(None)),
+        "check": (("1213213213",), Checked),
+    },
+    openapi.GOWA: {
+        "look": ((), Link),
+        "restart": ((), Link),
+        "stop": ((), type(None)),
+        "logout": ((), type(None)),
+        "delete": ((), type(None)),
+        "passkey": ((), Trouble),  # it picks the first status there is: none
+        "confirm_passkey": ((), type(None)),
+        "pair": (("628123456789",), str),
+        "check": (("628123456789",), Checked),
+    },
+}
+"""What each talk gives when Prism answers by the description's own examples."""
+
+
 @pytest.mark.parametrize(
     ("name", "tests"), [(openapi.WAHA, test_waha), (openapi.GOWA, test_gowa)], ids=["waha", "gowa"]
 )
-def test_prism_finds_no_fault_with_any_request(prism, name, tests, capsys):
-    url, carrier, wrong = prism(name), Blocking(lambda _: None), []
+def test_prism_finds_no_fault_with_any_request_and_we_none_with_its_answers(
+    prism, name, tests, capsys
+):
+    url, carrier, wrong, odd = prism(name), Blocking(lambda _: None), [], 0
     asked = [request for request in tests.requests() if "/statics/" not in request.url]
     for request in asked:
         reply = carrier.send(replace(request, url=request.url.replace(tests.BASE, url)))
         assert isinstance(reply, Reply)
         if not 200 <= reply.status <= 299:
-            wrong.append((request.method, request.url, reply.status, reply.body[:500]))
+            # It also tells when the example that it answers with breaks the description.
+            told = reply.object().get("validation") or [{"location": ["request"]}]
+            odd += 1
+            if any(one["location"][0] == "request" for one in told):
+                wrong.append((request.method, request.url, reply.status, reply.body[:500]))
+    driver = replace(tests.DRIVER, base_url=url)
+    for talk, (args, wanted) in TALKS[name].items():
+        found = _held(getattr(driver, talk)(tests.S, *args), carrier)
+        assert isinstance(found, wanted), (talk, found)
+    sent = carrier.send(driver.text(tests.S, "4915112345678", "Hello", "key-0"))
+    assert isinstance(driver.read_sent(sent), Sent)
+    figures = (
+        f"{len(asked)} requests of {name}, {len(wrong)} refused, {odd - len(wrong)} odd examples"
+    )
     with capsys.disabled():
-        print(  # noqa: T201 - figures for whoever runs it
-            f"\nPrism: {len(asked)} requests of {name}, {len(wrong)} refused"
-        )
+        print(f"\nPrism: {figures}; {len(TALKS[name])} talks")  # noqa: T201
     assert wrong == []
+
+
+def _held(talk, carrier):
+    """What a talk gives when it is really held."""
+    try:
+        request = next(talk)
+        while True:
+            request = talk.send(carrier.send(request))
+    except StopIteration as stop:
+        return stop.value
