@@ -13,8 +13,8 @@ UNSURE = re.compile(
     re.IGNORECASE,
 )
 """Of a send that may have reached WhatsApp, which did not confirm it."""
-AGAIN_S = 30.0
-"""Seconds until a session that is not linked is asked for again by a send."""
+AGAIN_S = 3.0
+"""Seconds until a session that is not linked is asked for again by a send; by then it is known not to be there."""
 CHAT = re.compile(r"[0-9-]{5,40}@(c\.us|s\.whatsapp\.net|lid|g\.us)")
 MESSAGE_ID = re.compile(r"[!-~]{1,200}")
 SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -12,6 +12,7 @@ import pytest
 from messengers.base import File, NoReply, Rejected, Reply, Retry, Sent, Unclear
 from messengers.gowa import CODES, Gowa
 from messengers.phones import Checked, Code, Hook, Link, Passkey, Trouble
+from messengers.sidecars import AGAIN_S
 from tests.messengers import junk, openapi
 from tests.messengers.openapi import GOWA
 from tests.messengers.talks import AT, gives, said, talked
@@ -337,7 +338,7 @@ def test_a_session_that_is_not_there_waits_and_uses_up_no_attempt(reply):
     found = DRIVER.read_sent(reply)
     assert (found.pauses, found.after_s, found.stops, found.refused) == (
         "account",
-        30,
+        AGAIN_S,
         False,
         False,
     )

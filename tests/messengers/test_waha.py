@@ -10,6 +10,7 @@ import pytest
 from messengers.base import File, NoReply, Rejected, Reply, Retry, Sent, Unclear
 from messengers.message_ids import id_of, key_of, part_key
 from messengers.phones import Checked, Code, Hook, Link, Passkey, Trouble
+from messengers.sidecars import AGAIN_S
 from messengers.waha import WINDOW_S, Waha
 from messengers.waha_events import EVENTS, STATES
 from tests.messengers import junk, openapi
@@ -232,7 +233,7 @@ def test_a_restriction_by_whatsapp_stops_the_session(reply, wanted):
 def test_a_session_that_is_not_there_waits_and_uses_up_no_attempt(reply):
     found = DRIVER.read_sent(reply)
     assert (found.pauses, found.stops, found.refused) == ("account", False, False)
-    assert found.after_s == 30
+    assert found.after_s == AGAIN_S
     assert ("SCAN_QR_CODE" in found.reason) is (reply is NOT_NOW)
 
 
