@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol, TypeVar
 
-from messengers.base import File, Incoming, NoReply, Outcome, Receipt, Reply, Request
+from messengers.base import File, FileKind, Incoming, NoReply, Outcome, Receipt, Reply, Request
 
 T = TypeVar("T")
 Talk = Generator[Request, Reply | NoReply, T]
@@ -87,6 +87,12 @@ class Driver(Protocol):
     name: ClassVar[str]
     CAPTION_LIMIT: ClassVar[int]
     """Characters (UTF-16) of the text that a file can have."""
+    SHOWS: ClassVar[Mapping[FileKind, frozenset[str]]]
+    """The media types that it sends as each kind; whatever else is to be shown so, goes as a document."""
+    DOCUMENT_BYTES: ClassVar[int]
+    """The most that it takes of one file."""
+    remakes_codes: ClassVar[bool]
+    """Whether each `code` is a new one, which ends any that was given before, a pairing code too."""
 
     def create(self, session: str, hook: Hook) -> Talk[Link | Trouble]:
         """Makes the session, or gives the one there is this hook, and starts it."""
@@ -94,16 +100,16 @@ class Driver(Protocol):
     def start(self, session: str) -> Talk[Link | Trouble]:
         """Starts it; one that runs is left alone."""
 
-    def stop(self, session: str) -> Talk[None | Trouble]:
+    def stop(self, session: str) -> Talk[Trouble | None]:
         """Stops it; its phone stays linked."""
 
     def restart(self, session: str) -> Talk[Link | Trouble]:
         """Stops and starts it."""
 
-    def logout(self, session: str) -> Talk[None | Trouble]:
+    def logout(self, session: str) -> Talk[Trouble | None]:
         """Unlinks its phone."""
 
-    def delete(self, session: str) -> Talk[None | Trouble]:
+    def delete(self, session: str) -> Talk[Trouble | None]:
         """Unlinks its phone and forgets the session; one that is not there is no trouble."""
 
     def look(self, session: str) -> Talk[Link | Trouble]:
@@ -118,20 +124,20 @@ class Driver(Protocol):
     def passkey(self, session: str) -> Talk[Passkey | Trouble]:
         """What a phone that has a passkey asks for."""
 
-    def answer_passkey(self, session: str, assertion: Mapping[str, object]) -> Talk[None | Trouble]:
+    def answer_passkey(self, session: str, assertion: Mapping[str, object]) -> Talk[Trouble | None]:
         """Hands over what an authenticator made of the challenge (`PublicKeyCredential.toJSON()`)."""
 
-    def confirm_passkey(self, session: str) -> Talk[None | Trouble]:
+    def confirm_passkey(self, session: str) -> Talk[Trouble | None]:
         """Says that the code on the phone was the same."""
 
     def check(self, session: str, number: str) -> Talk[Checked | Trouble]:
         """Whether a number (digits, with country code) is on WhatsApp."""
 
-    def presence(self, session: str, *, online: bool) -> Talk[None | Trouble]:
+    def presence(self, session: str, *, online: bool) -> Talk[Trouble | None]:
         """Shows the phone's user as online, or not."""
 
     def text(self, session: str, to: str, text: str, key: str) -> Request:
-        """The call that sends a text. `to`: a number in digits, or WhatsApp's own id of a chat."""
+        """The call that sends a text. `to`: a number in digits, or WhatsApp's own id of a chat. `key`: its own, the same each time."""
 
     def file(self, session: str, to: str, file: File, caption: str, key: str) -> Request:
         """The call that sends a file."""

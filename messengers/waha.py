@@ -2,69 +2,74 @@
 
 import hashlib
 import hmac
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 from urllib.parse import quote, urlencode
 
+from messengers import waha_events
 from messengers.base import (
     File,
+    FileKind,
     Incoming,
-    Kind,
-    Media,
     NoReply,
     Outcome,
     Receipt,
+    Rejected,
     Reply,
     Request,
     Retry,
     Sent,
+    Unclear,
     by_status,
-    moment,
     parsed,
-    said,
     same,
     words,
 )
-from messengers.phones import Checked, Code, Hook, Link, LinkState, Passkey, Talk, Trouble
+from messengers.message_ids import id_of
+from messengers.phones import Checked, Code, Hook, Link, Passkey, Talk, Trouble
+from messengers.sidecars import (
+    AGAIN_S,
+    CHAT,
+    IMAGES,
+    LIMITED,
+    UNSURE,
+    VIDEOS,
+    VOICES,
+    address,
+    seconds,
+)
+from messengers.waha_events import EVENTS, STATES
 
-EVENTS = ("session.status", "message", "message.reaction", "message.ack")
-"""What the sidecar is to tell us."""
-WINDOW_S = 300.0
-"""How old a call may be: WAHA repeats one for a minute by default, with the time of the first try."""
-_STATES: Mapping[str, LinkState] = {
-    "STOPPED": "stopped",
-    "STARTING": "starting",
-    "SCAN_QR_CODE": "scan",
-    "PASSKEY_REQUIRED": "passkey",
-    "PASSKEY_CONFIRMATION_REQUIRED": "passkey",
-    "WORKING": "linked",
-    "FAILED": "failed",
-}
-"""https://waha.devlike.pro/docs/how-to/sessions/#session-status"""
-_ACKS: Mapping[int, Literal["sent", "delivered", "read", "failed"]] = {
-    -1: "failed",
-    1: "sent",
-    2: "delivered",
-    3: "read",
-    4: "read",
-}
-"""https://waha.devlike.pro/docs/how-to/events/#messageack"""
-_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_CHAT = re.compile(r"[0-9-]{5,40}@(c\.us|s\.whatsapp\.net|lid|g\.us)")
-_LIMITED = re.compile(r"\b463\b|reach.?out.?time.?lock|rate-overlimit|\b429\b", re.IGNORECASE)
-"""WhatsApp's own words for an account that it restricts. https://github.com/WhiskeySockets/Baileys/issues/2441"""
-_AGAIN_S = 30.0
-"""Seconds until a session that is not linked is asked for again by a send."""
+WINDOW_S = 3600.0
+"""How old a call may be: each try of it bears the time of the first, and ten take some 40 minutes."""
+_TOO_LARGE = "request entity too large"
+"""In a 500: what its own HTTP server says of a body over 50 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waha:
-    """One WAHA server."""
+    """One WAHA server.
+
+    A message goes out under an id that we choose (`message_ids`): the engines GOWS and NOWEB hand it to WhatsApp, from WAHA
+    2026.4.3 on. There a send that got no answer is settled by its ack, and sent again it is shown once. WEBJS and WPP
+    choose their own: such a send stays unknown.
+    """
 
     name: ClassVar[str] = "waha"
     CAPTION_LIMIT: ClassVar[int] = 1024
+    SHOWS: ClassVar[Mapping[FileKind, frozenset[str]]] = {
+        "image": IMAGES,
+        "video": VIDEOS,
+        "animation": VIDEOS,
+        "voice": VOICES,
+    }
+    """It has no call for audio that is no voice message, and none for stickers.
+    https://waha.devlike.pro/docs/how-to/send-messages/"""
+    DOCUMENT_BYTES: ClassVar[int] = 39_000_000
+    """In base64, with its message around it, just under the 50 MB that it reads of a body: `json({ limit: '50mb' })`,
+    https://github.com/devlikeapro/waha/blob/core/src/main.ts"""
+    remakes_codes: ClassVar[bool] = False
 
     base_url: str
     key: str = field(default="", repr=False)
@@ -77,39 +82,48 @@ class Waha:
     # -- sessions
 
     def create(self, session: str, hook: Hook) -> Talk[Link | Trouble]:
-        config = {"webhooks": [_webhook(hook)]}
+        """One that is there keeps all of its configuration but our webhook: a PUT replaces the whole, and restarts it."""
         reply = yield self._get(f"/api/sessions/{session}")
         if not isinstance(reply, NoReply) and reply.status == 404:
-            new = {"name": session, "start": True, "config": config}
-            return _link((yield self._post("/api/sessions", new)))
-        found = _link(reply)
+            new = {"name": session, "start": True, "config": {"webhooks": [_webhook(hook)]}}
+            made = yield self._post("/api/sessions", new)
+            if isinstance(made, NoReply) or made.status != 422:
+                return self._link(made)
+            reply = yield self._get(f"/api/sessions/{session}")  # somebody else was faster
+        found = self._link(reply)
         if isinstance(found, Trouble):
             return found
-        if not _has_hook(reply, hook):
-            changed = _link((yield self._call("PUT", f"/api/sessions/{session}", {"config": config})))
-            if isinstance(changed, Trouble):
-                return changed
+        config = _object(reply).get("config")
+        config = config if isinstance(config, dict) else {}
+        if not _has_hook(config, hook):
+            changed = yield self._call(
+                "PUT", f"/api/sessions/{session}", {"config": _hooked(config, hook)}
+            )
+            if isinstance(trouble := self._link(changed), Trouble):
+                return trouble
         return (yield from self.start(session))
 
     def start(self, session: str) -> Talk[Link | Trouble]:
-        return _link((yield self._post(f"/api/sessions/{session}/start")))
+        return self._link((yield self._post(f"/api/sessions/{session}/start")))
 
-    def stop(self, session: str) -> Talk[None | Trouble]:
-        return _done((yield self._post(f"/api/sessions/{session}/stop")))
+    def stop(self, session: str) -> Talk[Trouble | None]:
+        return self._done((yield self._post(f"/api/sessions/{session}/stop")))
 
     def restart(self, session: str) -> Talk[Link | Trouble]:
-        return _link((yield self._post(f"/api/sessions/{session}/restart")))
+        return self._link((yield self._post(f"/api/sessions/{session}/restart")))
 
-    def logout(self, session: str) -> Talk[None | Trouble]:
-        return _done((yield self._post(f"/api/sessions/{session}/logout")))
+    def logout(self, session: str) -> Talk[Trouble | None]:
+        """And stops it: WAHA starts a session anew that it has logged out, to show a QR code that nobody asked for."""
+        done = self._done((yield self._post(f"/api/sessions/{session}/logout")))
+        return done or (yield from self.stop(session))
 
-    def delete(self, session: str) -> Talk[None | Trouble]:
-        done = _done((yield self._call("DELETE", f"/api/sessions/{session}")))
+    def delete(self, session: str) -> Talk[Trouble | None]:
+        done = self._done((yield self._call("DELETE", f"/api/sessions/{session}")))
         return None if isinstance(done, Trouble) and done.kind == "missing" else done
 
     def look(self, session: str) -> Talk[Link | Trouble]:
         reply = yield self._get(f"/api/sessions/{session}")
-        found = _link(reply)
+        found = self._link(reply)
         if isinstance(found, Trouble) and found.kind == "missing":
             return Link("missing", reason=found.reason)
         return found
@@ -117,36 +131,39 @@ class Waha:
     # -- linking
 
     def code(self, session: str) -> Talk[Code | Trouble]:
+        """What the code says; whoever shows it draws it."""
         reply = yield self._get(f"/api/{session}/auth/qr?format=raw")
         match _object(reply):
             case {"value": str(text)} if text:
                 return Code(b"", text)
-        return _trouble(reply)
+        return self._trouble(reply)
 
     def pair(self, session: str, phone: str) -> Talk[str | Trouble]:
         reply = yield self._post(f"/api/{session}/auth/request-code", {"phoneNumber": phone})
         match _object(reply):
             case {"code": str(code)} if code:
                 return words(code)
-        return _trouble(reply)
+        return self._trouble(reply)
 
     def passkey(self, session: str) -> Talk[Passkey | Trouble]:
+        """https://waha.devlike.pro/docs/how-to/sessions/#passkey: a 422 says that nothing is pending."""
         reply = yield self._get(f"/api/{session}/auth/passkey/challenge")
-        if challenge := _object(reply):
-            return Passkey(challenge)
-        if isinstance(reply, NoReply) or reply.status not in {404, 409, 422}:
-            return _trouble(reply)
+        match _object(reply):
+            case {"challenge": str(challenge)} if challenge:
+                return Passkey(_object(reply))
+        if isinstance(reply, NoReply) or reply.status != 422:
+            return self._trouble(reply)
         reply = yield self._get(f"/api/{session}/auth/passkey/confirmation")
         match _object(reply):
             case {"code": str(code)} if code:
                 return Passkey(code=words(code))
-        return _trouble(reply)
+        return self._trouble(reply)
 
-    def answer_passkey(self, session: str, assertion: Mapping[str, object]) -> Talk[None | Trouble]:
-        return _done((yield self._post(f"/api/{session}/auth/passkey", assertion)))
+    def answer_passkey(self, session: str, assertion: Mapping[str, object]) -> Talk[Trouble | None]:
+        return self._done((yield self._post(f"/api/{session}/auth/passkey", assertion)))
 
-    def confirm_passkey(self, session: str) -> Talk[None | Trouble]:
-        return _done((yield self._post(f"/api/{session}/auth/passkey/confirm")))
+    def confirm_passkey(self, session: str) -> Talk[Trouble | None]:
+        return self._done((yield self._post(f"/api/{session}/auth/passkey/confirm")))
 
     # -- what a session does
 
@@ -154,28 +171,30 @@ class Waha:
         asked = urlencode({"phone": number, "session": session})
         reply = yield self._get(f"/api/contacts/check-exists?{asked}")
         match _object(reply):
-            case {"numberExists": True, "chatId": str(chat)} if _CHAT.fullmatch(chat):
-                return Checked("yes", _address(chat))
+            case {"numberExists": True, "chatId": str(chat)} if CHAT.fullmatch(chat):
+                to = address(chat)
+                return Checked("yes", "" if to == number else to)
             case {"numberExists": bool(there)}:
                 return Checked("yes" if there else "no")
-        return _trouble(reply)
+        return self._trouble(reply)
 
-    def presence(self, session: str, *, online: bool) -> Talk[None | Trouble]:
+    def presence(self, session: str, *, online: bool) -> Talk[Trouble | None]:
         shown = {"presence": "online" if online else "offline"}
-        return _done((yield self._post(f"/api/{session}/presence", shown)))
+        return self._done((yield self._post(f"/api/{session}/presence", shown)))
 
-    def text(self, session: str, to: str, text: str, key: str) -> Request:  # noqa: ARG002
-        said = {"session": session, "chatId": _chat(to), "text": text, "linkPreview": False}
-        return self._post("/api/sendText", said)
+    def text(self, session: str, to: str, text: str, key: str) -> Request:
+        said = {"session": session, "chatId": _chat(to), "id": id_of(key), "text": text}
+        return self._post("/api/sendText", {**said, "linkPreview": False})
 
-    def file(self, session: str, to: str, file: File, caption: str, key: str) -> Request:  # noqa: ARG002
-        """An image, video or voice as such; anything else as a file. WAHA fetches it by its link, or gets it in base64."""
-        content = {"url": file.link} if file.link else {"data": file}
+    def file(self, session: str, to: str, file: File, caption: str, key: str) -> Request:
+        """As its kind says. WAHA gets it in base64, or fetches it where it has a link."""
         call, more = _HOW.get(file.kind, _HOW["document"])
+        content = {"url": file.link} if file.link else {"data": file}
         said: dict[str, Any] = {
             "session": session,
             "chatId": _chat(to),
-            "file": {"mimetype": file.media_type, "filename": file.name, **content},
+            "id": id_of(key),
+            "file": {"mimetype": _media_type(file), "filename": file.name, **content},
             **more,
         }
         if caption:
@@ -183,61 +202,87 @@ class Waha:
         return self._post(f"/api/{call}", said)
 
     def read_sent(self, reply: Reply) -> Outcome:
-        if 200 <= reply.status <= 299 and (id_ := _message_id(reply.object())):
+        if 200 <= reply.status <= 299 and (id_ := waha_events.message_id(reply.object())):
             return Sent(id_)
-        trouble = _trouble(reply)
+        trouble = self._trouble(reply)
+        if _TOO_LARGE in trouble.reason:
+            return Rejected(trouble.reason)
         match trouble.kind:
             case "limited":
                 return Retry(trouble.reason, pauses="account", refused=True, stops=True)
-            case "missing" | "unlinked":
-                return Retry(trouble.reason, after_s=_AGAIN_S, pauses="account")
+            case "missing":
+                return Retry(trouble.reason, after_s=AGAIN_S, pauses="account")
+            case "unlinked" if (
+                "expected" in reply.object()
+            ):  # and not some other fault of the request
+                return Retry(trouble.reason, after_s=AGAIN_S, pauses="account")
             case "refused" if reply.status in {401, 403}:
                 return Retry(trouble.reason, pauses="account", refused=True)
-        return by_status(reply, trouble.reason)
+            case "later" if UNSURE.search(trouble.reason):
+                return Unclear(trouble.reason)
+        return by_status(reply, trouble.reason if trouble.kind != "away" else "")
 
     def media(self, url: str) -> Request:
         """From this server, whatever host `url` names: WAHA is told its own name, which need not be ours for it."""
-        path = "/" + url.partition("://")[2].partition("/")[2]
-        return self._get(path)
+        return self._get("/" + url.lstrip("/"))
 
     # -- what it tells
 
     def authentic(self, headers: Mapping[str, str], body: bytes, secret: str, now_s: float) -> bool:
-        """https://waha.devlike.pro/docs/how-to/events/#hmac-authentication"""
+        """By the raw body, which holds when it was written; no header is signed.
+
+        https://waha.devlike.pro/docs/how-to/events/#hmac-authentication
+        """
         wanted = hmac.new(secret.encode(), body, hashlib.sha512).hexdigest()
         if not same(headers.get("x-webhook-hmac", "").lower(), wanted):
             return False
-        at = moment(parsed(body).get("timestamp"), 0.001)
+        at = seconds(parsed(body).get("timestamp"), 0.001)
         return at is not None and abs(now_s - at.timestamp()) <= WINDOW_S
 
     def session_of(self, body: bytes) -> str:
-        session = parsed(body).get("session")
-        return session if isinstance(session, str) and _NAME.fullmatch(session) else ""
+        return waha_events.session_of(body)
 
     def links(self, body: bytes) -> Sequence[Link]:
-        match parsed(body):
-            case {"event": "session.status", "payload": {"status": str(status)}, **rest} if (
-                status in _STATES
-            ):
-                return [Link(_STATES[status], *_me(rest.get("me")))]
-        return []
+        return waha_events.links(body)
 
     def receipts(self, body: bytes) -> list[Receipt]:
-        match parsed(body):
-            case {"event": "message.ack", "payload": {"ack": int(ack), **told}, **rest} if (
-                ack in _ACKS and told.get("fromMe") is True and (id_ := _message_id(told))
-            ):
-                return [Receipt(id_, _ACKS[ack], moment(rest.get("timestamp"), 0.001))]
-        return []
+        return waha_events.receipts(body)
 
     def incoming(self, body: bytes) -> list[Incoming]:
-        match parsed(body):
-            case {
-                "event": "message" | "message.reaction",
-                "payload": {"id": str(id_), "from": str(chat), **told},
-            } if told.get("fromMe") is not True and _CHAT.fullmatch(chat):
-                return [_incoming(id_, chat, told)]
-        return []
+        return waha_events.incoming(body)
+
+    # -- reading
+
+    def _link(self, reply: Reply | NoReply) -> Link | Trouble:
+        match _object(reply):
+            case {"status": str(status), **told} if status in STATES:
+                return Link(STATES[status], *waha_events.me(told.get("me"), self.key))
+        return self._trouble(reply)
+
+    def _done(self, reply: Reply | NoReply) -> Trouble | None:
+        if isinstance(reply, Reply) and 200 <= reply.status <= 299:
+            return None
+        return self._trouble(reply)
+
+    def _trouble(self, reply: Reply | NoReply) -> Trouble:
+        """404: no such session, or one that does not run; 422: not in this state; 500: what its engine has thrown."""
+        if isinstance(reply, NoReply):
+            return Trouble("away", reply.reason)
+        reason = _reason(reply, self.key)
+        if LIMITED.search(reason):
+            return Trouble("limited", reason)
+        match reply.status:
+            case 404:
+                return Trouble("missing", reason)
+            case 409 | 422:
+                return Trouble("unlinked", reason)
+            case 429:
+                return Trouble("later", reason)
+            case status if 400 <= status <= 499:
+                return Trouble("refused", reason)
+            case status if 500 <= status <= 599:
+                return Trouble("later", reason)
+        return Trouble("away", f"HTTP {reply.status} with an answer that could not be read")
 
     # -- calling
 
@@ -245,7 +290,7 @@ class Waha:
         return self._call("GET", path)
 
     def _post(self, path: str, said: Mapping[str, Any] | None = None) -> Request:
-        return self._call("POST", path, said or {})
+        return self._call("POST", path, said)
 
     def _call(
         self,
@@ -266,6 +311,11 @@ _HOW: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 
 
+def _media_type(file: File) -> str:
+    """A voice message is played only if it is said to be Opus."""
+    return "audio/ogg; codecs=opus" if file.kind == "voice" else file.media_type
+
+
 def _webhook(hook: Hook) -> dict[str, Any]:
     return {
         "url": hook.url,
@@ -275,11 +325,23 @@ def _webhook(hook: Hook) -> dict[str, Any]:
     }
 
 
-def _has_hook(reply: Reply | NoReply, hook: Hook) -> bool:
-    match _object(reply):
-        case {"config": {"webhooks": [{"url": hook.url, "hmac": {"key": hook.secret}}]}}:
-            return True
+def _hooks(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    found = config.get("webhooks")
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _has_hook(config: Mapping[str, Any], hook: Hook) -> bool:
+    for one in _hooks(config):
+        match one:
+            case {"url": hook.url, "hmac": {"key": hook.secret}, "events": list(events)}:
+                return set(EVENTS) == {event for event in events if isinstance(event, str)}
     return False
+
+
+def _hooked(config: Mapping[str, Any], hook: Hook) -> dict[str, Any]:
+    """`config` with our webhook; others that it has, stay."""
+    others = [one for one in _hooks(config) if one.get("url") != hook.url]
+    return {**config, "webhooks": [*others, _webhook(hook)]}
 
 
 def _object(reply: Reply | NoReply) -> dict[str, Any]:
@@ -287,118 +349,22 @@ def _object(reply: Reply | NoReply) -> dict[str, Any]:
     return reply.object() if isinstance(reply, Reply) and 200 <= reply.status <= 299 else {}
 
 
-def _link(reply: Reply | NoReply) -> Link | Trouble:
-    match _object(reply):
-        case {"status": str(status), **told} if status in _STATES:
-            return Link(_STATES[status], *_me(told.get("me")))
-    return _trouble(reply)
-
-
-def _me(me: object) -> tuple[str, str]:
-    """Number and name of the linked phone."""
-    match me:
-        case {"id": str(id_), **told}:
-            number = id_.partition("@")[0].partition(":")[0]
-            return number if number.isascii() and number.isdigit() else "", words(told.get("pushName"))
-    return "", ""
-
-
-def _done(reply: Reply | NoReply) -> None | Trouble:
-    if isinstance(reply, Reply) and 200 <= reply.status <= 299:
-        return None
-    return _trouble(reply)
-
-
-def _trouble(reply: Reply | NoReply) -> Trouble:
-    if isinstance(reply, NoReply):
-        return Trouble("away", reply.reason)
-    reason = _reason(reply)
-    if _LIMITED.search(reason) or reply.status == 429:
-        return Trouble("limited", reason)
-    match reply.status:
-        case 404:
-            return Trouble("missing", reason)
-        case 409 | 422:
-            return Trouble("unlinked", reason)
-        case status if 400 <= status <= 499:
-            return Trouble("refused", reason)
-        case status if 500 <= status <= 599:
-            return Trouble("later", reason)
-    return Trouble("away", f"HTTP {reply.status} with an answer that could not be read")
-
-
-def _reason(reply: Reply) -> str:
+def _reason(reply: Reply, secret: str) -> str:
+    """Nest's `message` tells more than its `error`, which is the status in words."""
+    said: list[object] = []
     match reply.object():
-        case {"exception": {"message": str(why)}} | {"error": str(why)} | {"message": str(why)}:
-            return words(why) or f"HTTP {reply.status}"
-    return f"HTTP {reply.status}"
+        case {"exception": {"message": str(why)}}:
+            said = [why]
+        case {"message": [*whys]}:
+            said = list(whys)
+        case {"message": str(why)} | {"error": str(why)} | {"error": {"message": str(why)}}:
+            said = [why]
+    status = reply.object().get("status")
+    state = f"({words(status)})" if isinstance(status, str) and "expected" in reply.object() else ""
+    found = words(" ".join([*(one for one in said if isinstance(one, str)), state]), secret)
+    return found or f"HTTP {reply.status}"
 
 
 def _chat(to: str) -> str:
     """WAHA's way to write an address."""
     return to.replace("@s.whatsapp.net", "@c.us") if "@" in to else f"{to}@c.us"
-
-
-def _address(chat: str) -> str:
-    """Ours: a person is a number."""
-    number, _, place = chat.partition("@")
-    return number if place in {"c.us", "s.whatsapp.net"} else chat
-
-
-def _message_id(told: Mapping[str, Any]) -> str:
-    """WhatsApp's own id: what else stands in WAHA's, the chat, is spelt in more than one way.
-
-    `true_11111111111@c.us_AAAAAAAAAAAAAAAAAAAA`, in a group with `_` and the participant behind.
-    """
-    id_ = told.get("id")
-    if isinstance(id_, dict):  # as some engines have it
-        id_ = id_.get("_serialized")
-    parts = id_.split("_") if isinstance(id_, str) else []
-    found = parts[2] if len(parts) > 2 else parts[0] if len(parts) == 1 else ""
-    return found if re.fullmatch(r"[!-~]{1,200}", found) else ""
-
-
-def _incoming(id_: str, chat: str, told: Mapping[str, Any]) -> Incoming:
-    data = told.get("_data")
-    name = data.get("notifyName") or data.get("pushName") if isinstance(data, dict) else ""
-    kind, text = _kind(told)
-    return Incoming(
-        id=words(id_),
-        at=moment(told.get("timestamp")),
-        sender=_address(chat),
-        name=words(name),
-        text=text,
-        kind=kind,
-        group=chat.endswith("@g.us"),
-        media=_media(told),
-    )
-
-
-def _kind(told: Mapping[str, Any]) -> tuple[Kind, str]:
-    """What sort of message it is, and its text."""
-    text = said(told.get("body"))
-    match told:
-        case {"reaction": {"text": str(reaction)}}:
-            return "reaction", said(reaction)
-        case {"location": {"latitude": latitude, "longitude": longitude}}:
-            return "location", words(f"{latitude},{longitude}")
-        case {"vCards": [str(card), *_]}:
-            return "contact", said(card)
-        case {"hasMedia": True, "media": {"mimetype": str(media_type)}}:
-            return _KINDS.get(media_type.partition("/")[0], "file"), text
-    return "text", text
-
-
-_KINDS: Mapping[str, Kind] = {"image": "image", "video": "video", "audio": "audio"}
-
-
-def _media(told: Mapping[str, Any]) -> Media | None:
-    match told:
-        case {"hasMedia": True, "media": {"url": str(url), **more}} if url:
-            media_type = more.get("mimetype")
-            return Media(
-                url,
-                words(media_type) or "application/octet-stream",
-                words(more.get("filename")),
-            )
-    return None

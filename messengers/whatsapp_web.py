@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import ClassVar, Self
 
-from messengers import whatsapp_files
+from messengers import phone_files
 from messengers.base import (
     File,
     Identity,
@@ -30,6 +30,7 @@ from messengers.base import (
     utf16,
 )
 from messengers.gowa import Gowa
+from messengers.message_ids import part_key
 from messengers.phones import Driver, Hook, Link, Trouble
 from messengers.waha import Waha
 
@@ -64,7 +65,7 @@ class WhatsAppWeb:
     def from_env(cls, env: Mapping[str, str]) -> Self | None:
         """What the settings say of the sidecar; which sessions there are, they do not."""
         driver = DRIVERS[env.get("WHATSAPP_WEB_DRIVER") or "waha"].from_env(env)
-        return driver and cls(driver, secret=env.get("WHATSAPP_WEB_SECRET", "").strip())
+        return cls(driver, secret=env.get("WHATSAPP_WEB_SECRET", "").strip()) if driver else None
 
     def of_session(self, session: str) -> Self:
         """The same for another session."""
@@ -91,25 +92,33 @@ class WhatsAppWeb:
 
     def check_files(self, files: Sequence[File], text: str) -> tuple[int, str] | None:  # noqa: ARG002
         for index, file in enumerate(files):
-            if reason := whatsapp_files.unsendable(file):
+            if reason := phone_files.unsendable(self.driver, file):
                 return index, reason
         return None
 
     def notices(self, files: Sequence[File]) -> list[str]:
-        return [notice for file in files if (notice := whatsapp_files.notice(file))]
+        return [notice for file in files if (notice := phone_files.notice(self.driver, file))]
 
     def pieces(self, out: Outbound) -> list[Piece]:
-        return whatsapp_files.pieces_of(out.files, out.text)
+        return phone_files.pieces_of(self.driver, out.files, out.text)
 
     def send_piece(self, out: Outbound, piece: Piece) -> Steps:
-        """The call that sends a file with its caption, or the text."""
-        request = self.request(out)
+        """The call that sends a file with its caption, or the text.
+
+        The last one bears the key of the whole: that it has arrived says most of the rest.
+        """
+        pieces = self.pieces(out)
+        nth = pieces.index(piece) + 1
+        key = out.key if nth == len(pieces) else part_key(out.key, nth)
+        to = out.to.removeprefix("+")
         if piece.files:
-            caption = out.text if piece.text else ""
             file = out.files[piece.files[0]]
-            request = self.driver.file(
-                self.session, out.to.removeprefix("+"), file, caption, out.key
-            )
+            shown, _ = phone_files.shown_as(self.driver, file)
+            caption = out.text if piece.text else ""
+            file = replace(file, kind=shown)
+            request = self.driver.file(self.session, to, file, caption, key)
+        else:
+            request = self.driver.text(self.session, to, out.text, key)
         reply = yield request
         return Taken(unanswered(reply) if isinstance(reply, NoReply) else self.read(reply))
 
@@ -119,19 +128,22 @@ class WhatsAppWeb:
     def read_whoami(self, reply: Reply) -> Identity | Retry | Rejected | Unclear:
         talk = self.driver.look(self.session)
         next(talk)
+        found: Link | Trouble = Link("scan")  # what has to ask further waits for its user
         try:
             talk.send(reply)
         except StopIteration as stop:
-            match stop.value:
-                case Link("linked", number, name):
-                    return Identity(f"{name} (+{number})" if number else name or self.session)
-                case Link(state, reason=reason):
-                    return Rejected(reason or f"is not linked, but {state}")
-                case Trouble("later" | "away", reason):
-                    return Retry(reason)
-                case Trouble(_, reason):
-                    return Rejected(reason)
-        return Unclear("an answer to another question")
+            found = stop.value
+        match found:
+            case Link("linked", number, name):
+                return Identity(f"{name} (+{number})".lstrip() if number else name or self.session)
+            case Link(state, reason=reason):
+                return Rejected(reason or f"is not linked, but {state}")
+            case Trouble("later", reason):
+                return Retry(reason)
+            case Trouble("away", reason):
+                return Unclear(reason)
+            case Trouble(_, reason):
+                return Rejected(reason)
 
     def hook(self, base_url: str) -> Hook:
         """Where the sidecar is to post what happens in this session; `base_url`: how it reaches us."""

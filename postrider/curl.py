@@ -22,7 +22,7 @@ from postrider.transport import (
     MAX_REPLY,
     NO_ANSWER,
     NOT_KEPT,
-    FormBody,
+    Body,
     Inbox,
     body_of,
     broke_off,
@@ -135,7 +135,7 @@ class Concurrent:
             self._timer.cancel()
         for curl, call in self._busy.items():
             self._multi.remove_handle(curl)
-            call.close_form()
+            call.close_body()
         self._busy.clear()
         self._multi.close()
         self._sockets.close()
@@ -252,7 +252,7 @@ class Concurrent:
         call = self._busy.pop(curl)
         outcome, done = call.outcome(error), call.done
         self._multi.remove_handle(curl)
-        call.close_form()
+        call.close_body()
         if len(self._idle) < KEPT_CALLS:
             self._idle.append(call)
         done(outcome)
@@ -282,9 +282,9 @@ class _Call:
         self._head: list[bytes] = []
         curl.setopt(pycurl.HEADERFUNCTION, self._head.append)
         self._url = ""
-        self._headers: Mapping[str, str] | None = None
+        self._headers: tuple[Mapping[str, str], bool] | None = None
         self._body = b""
-        self._form: FormBody | None = None
+        self._streamed: Body | None = None
         self._silence_s = READ_S
         self._chunks: list[bytes] = []
         self._left = 0
@@ -298,41 +298,53 @@ class _Call:
         self._head.clear()
         self._come, self._since_s = (-1, 0, 0), 0.0
         self._given = 0
-        self._body = body_of(request) or b""
-        self._form = FormBody(request.form) if request.form else None
+        body = body_of(request)
         self._silence_s = READ_S
-        if self._form:
+        if isinstance(body, Body):
+            self._streamed, self._body = body, b""
             self._silence_s = silence_s(request)
             self.curl.setopt(pycurl.TIMEOUT_MS, int(limit_s(request) * 1000))
+        else:
+            self._body = body or b""
         if request.method != self._method:
-            self._method = request.method
-            self._headers = None
-            self.curl.setopt(pycurl.POST if request.method == "POST" else pycurl.HTTPGET, 1)
-        if request.method == "POST":
-            length = self._form.len if self._form else len(self._body)
+            self._choose(request.method)
+        if request.method != "GET":
+            length = self._streamed.len if self._streamed else len(self._body)
             self.curl.setopt(pycurl.POSTFIELDSIZE_LARGE, length)
         if request.url != self._url:
             self.curl.setopt(pycurl.URL, request.url.encode())
             self._url = request.url
-        if request.headers != self._headers or self._form:
+        wanted = (request.headers, body is None)
+        if wanted != self._headers or self._streamed:
             headers = {**headers_of(request), "Expect": ""}
-            if self._form:
-                headers["Content-Type"] = self._form.content_type
+            if self._streamed:
+                headers["Content-Type"] = self._streamed.content_type
+            elif body is None:
+                headers["Content-Type"] = ""  # libcurl would name a form's
             self.curl.setopt(
                 pycurl.HTTPHEADER, [f"{k}: {v}" if v else f"{k}:" for k, v in headers.items()]
             )
-            self._headers = None if self._form else request.headers
+            self._headers = None if self._streamed else wanted
 
-    def close_form(self) -> None:
+    def _choose(self, method: str) -> None:
+        """Has libcurl use `method`; what is no GET goes as a POST by another name."""
+        self._method = method
+        self._headers = None
+        self.curl.unsetopt(pycurl.CUSTOMREQUEST)
+        self.curl.setopt(pycurl.HTTPGET if method == "GET" else pycurl.POST, 1)
+        if method not in {"GET", "POST"}:
+            self.curl.setopt(pycurl.CUSTOMREQUEST, method)
+
+    def close_body(self) -> None:
         """Closes the files that it sent, if any."""
-        if self._form:
-            self._form.close()
-            self._form = None
+        if self._streamed:
+            self._streamed.close()
+            self._streamed = None
             self.curl.setopt(pycurl.TIMEOUT_MS, int(within_s() * 1000))
 
     def is_cut(self) -> bool:
-        """Whether it sends a form, and some of that is still here."""
-        return self._form is not None and self._form.is_cut
+        """Whether it sends files, and some of that is still here."""
+        return self._streamed is not None and self._streamed.is_cut
 
     def is_silent(self, now_s: float) -> bool:
         """Whether nothing has come for so long, nor gone."""
@@ -342,9 +354,9 @@ class _Call:
         return now_s - self._since_s >= self._silence_s
 
     def _give(self, most: int) -> bytes | int:
-        if self._form:
+        if self._streamed:
             try:
-                part = self._form.read(most)
+                part = self._streamed.read(most)
             except OSError:  # it keeps which
                 return pycurl.READFUNC_ABORT
         else:
@@ -370,7 +382,7 @@ class _Call:
         if error != pycurl.E_SEND_FAIL_REWIND and not self.curl.getinfo(pycurl.REQUEST_SIZE):
             return NoReply(left=False, reason=_NOT_SENT.get(error, "could not connect"))
         timed_out = error == pycurl.E_OPERATION_TIMEDOUT
-        return broke_off(self._form, NO_ANSWER if timed_out else CUT_OFF)
+        return broke_off(self._streamed, NO_ANSWER if timed_out else CUT_OFF)
 
 
 _NOT_SENT = {

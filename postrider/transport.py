@@ -4,10 +4,12 @@
 may turn into a GET), neither waits without limit, and no reason given here holds a URL: a URL may hold a token.
 """
 
+import base64
 import json
 import logging
+import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import closing
@@ -45,9 +47,16 @@ class Transport(Protocol):
 _as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-def body_of(request: Request) -> bytes | None:
-    """What is sent as its body."""
-    return None if request.json is None else _as_json(request.json).encode()
+def body_of(request: Request) -> "bytes | Body | None":
+    """What is sent as its body; one that is a `Body` is to be closed. Raises OSError when a file of it is not there."""
+    if request.form:
+        return FormBody(request.form)
+    if request.json is None:
+        return None
+    try:
+        return _as_json(request.json).encode()
+    except TypeError:  # there is a file in it: rare enough not to be looked for
+        return JsonBody(request.json)
 
 
 def headers_of(request: Request) -> dict[str, str]:
@@ -58,38 +67,38 @@ def headers_of(request: Request) -> dict[str, str]:
     return headers
 
 
-class FormBody:
-    """A form as it is sent, its files read part by part: `read`, `len` bytes in all, `content_type`; to be closed.
+class Body:
+    """A body with files in it, as it is sent, part by part: `len` bytes in all, of `content_type`; to be closed.
 
-    requests-toolbelt's encoder: it streams, and both of our clients take what has a `read`. One file is open at a time.
+    Both of our clients take what has a `read`. One file is open at a time.
     """
 
-    def __init__(self, form: Sequence[tuple[str, str | File]]) -> None:
-        fields: list[tuple[str, object]] = []
-        self._files: list[_Content] = []
-        for name, value in form:
-            if isinstance(value, str):
-                fields.append((name, value))
-                continue
-            content = _Content(value)
-            content.look()
-            self._files.append(content)
-            fields.append((name, (value.name, content, value.media_type)))
-        self._encoder = MultipartEncoder(fields)
-        self.content_type: str = self._encoder.content_type
-        self.len: int = self._encoder.len
+    content_type: str
+    len: int
+
+    def __init__(self) -> None:
+        self._contents: list[_Content] = []
         self.given = 0
         self.broken: OSError | None = None
 
     def read(self, most: int = -1) -> bytes:
         """The next bytes. Raises OSError."""
         try:
-            part: bytes = self._encoder.read(most)
+            part = self._next(most)
         except OSError as error:
             self.broken = error
             raise
         self.given += len(part)
         return part
+
+    def _next(self, most: int) -> bytes:
+        raise NotImplementedError
+
+    def _content(self, file: File) -> "_Content":
+        content = _Content(file)
+        content.look()
+        self._contents.append(content)
+        return content
 
     @property
     def is_cut(self) -> bool:
@@ -98,8 +107,89 @@ class FormBody:
 
     def close(self) -> None:
         """Closes what is open of its files."""
-        for content in self._files:
+        for content in self._contents:
             content.close()
+
+
+class FormBody(Body):
+    """A form. requests-toolbelt's encoder streams it."""
+
+    def __init__(self, form: Sequence[tuple[str, str | File]]) -> None:
+        super().__init__()
+        fields: list[tuple[str, object]] = []
+        for name, value in form:
+            if isinstance(value, str):
+                fields.append((name, value))
+            else:
+                fields.append((name, (value.name, self._content(value), value.media_type)))
+        self._encoder = MultipartEncoder(fields)
+        self.content_type = self._encoder.content_type
+        self.len = self._encoder.len
+
+    def _next(self, most: int) -> bytes:
+        part: bytes = self._encoder.read(most)
+        return part
+
+
+class JsonBody(Body):
+    """JSON in which each file stands as a string: its content in base64."""
+
+    content_type = "application/json"
+
+    def __init__(self, said: Mapping[str, object]) -> None:
+        super().__init__()
+        mark = secrets.token_hex(16)  # stands where a file is to be; nobody's words hold it
+        files: list[File] = []
+
+        def marked(value: object) -> str:
+            if not isinstance(value, File):
+                raise TypeError(f"{type(value).__name__} is no JSON")
+            files.append(value)
+            return mark
+
+        around = json.dumps(said, ensure_ascii=False, separators=(",", ":"), default=marked)
+        texts = [text.encode() for text in around.split(mark)]
+        encoded = [_Base64(self._content(file)) for file in files]
+        self.len = sum(map(len, texts)) + sum(one.len for one in encoded)
+        self._parts = self._in_turn(texts, encoded)
+        self._ready = b""
+
+    @staticmethod
+    def _in_turn(texts: list[bytes], encoded: "list[_Base64]") -> Iterator[bytes]:
+        yield texts[0]
+        for one, text in zip(encoded, texts[1:], strict=True):
+            yield from one.parts()
+            yield text
+
+    def _next(self, most: int) -> bytes:
+        while most < 0 or not self._ready:
+            part = next(self._parts, None)
+            if part is None:
+                break
+            self._ready += part
+        end = len(self._ready) if most < 0 else most
+        part, self._ready = self._ready[:end], self._ready[end:]
+        return part
+
+
+class _Base64:
+    """A file's content in base64; `len` characters in all."""
+
+    PART = 3 * 16 * 1024
+    """Bytes that are encoded at once; a multiple of three, so that the parts join."""
+
+    def __init__(self, content: "_Content") -> None:
+        self._content = content
+        self.len = (content.len + 2) // 3 * 4
+
+    def parts(self) -> Iterator[bytes]:
+        """All of it, in order. Raises OSError."""
+        left = b""
+        while self._content.len:
+            left += self._content.read(self.PART - len(left))
+            whole = len(left) - (len(left) % 3 if self._content.len else 0)
+            yield base64.b64encode(left[:whole])
+            left = left[whole:]
 
 
 class _Content:
@@ -134,8 +224,21 @@ class _Content:
 
 
 def _size(request: Request) -> int:
-    """Bytes of its files."""
-    return sum(value.size for _, value in request.form if not isinstance(value, str))
+    """Bytes of its files, as many as are sent of them."""
+    formed = sum(value.size for _, value in request.form if not isinstance(value, str))
+    encoded = sum(file.size for file in _files_in(request.json))
+    return formed + encoded * 4 // 3
+
+
+def _files_in(value: object) -> Iterator[File]:
+    if isinstance(value, File):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _files_in(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _files_in(inner)
 
 
 def limit_s(request: Request) -> float:
@@ -182,20 +285,20 @@ class Blocking:
             return NoReply(left=True, reason=NO_ANSWER)
 
     def _exchange(self, request: Request) -> Reply | NoReply:
-        if not request.form:
-            return self._sent(request, body_of(request), headers_of(request))
         try:
-            body = FormBody(request.form)
+            body = body_of(request)
         except OSError as error:
             return unreadable(error)
+        if not isinstance(body, Body):
+            return self._sent(request, body, headers_of(request))
         with closing(body):
             headers = headers_of(request) | {"Content-Type": body.content_type}
             return self._sent(request, body, headers)
 
     def _sent(
-        self, request: Request, body: bytes | FormBody | None, headers: Mapping[str, str]
+        self, request: Request, body: bytes | Body | None, headers: Mapping[str, str]
     ) -> Reply | NoReply:
-        form = body if isinstance(body, FormBody) else None
+        streamed = body if isinstance(body, Body) else None
         try:
             with self._session.request(
                 request.method,
@@ -211,18 +314,18 @@ class Blocking:
         except requests.ConnectTimeout:
             return NoReply(left=False, reason="could not connect in time")
         except requests.ConnectionError as error:
-            return _not_connected(error) or broke_off(form, CUT_OFF)
+            return _not_connected(error) or broke_off(streamed, CUT_OFF)
         except (requests.Timeout, urllib3.exceptions.TimeoutError):
-            return broke_off(form, NO_ANSWER)
+            return broke_off(streamed, NO_ANSWER)
         except (requests.RequestException, urllib3.exceptions.HTTPError):
-            return broke_off(form, CUT_OFF)
+            return broke_off(streamed, CUT_OFF)
 
 
-def broke_off(form: FormBody | None, reason: str) -> NoReply:
-    """No answer to what had begun to leave: a form that was cut cannot have been taken."""
-    if form is None or not form.is_cut:
+def broke_off(body: Body | None, reason: str) -> NoReply:
+    """No answer to what had begun to leave: a body that was cut cannot have been taken."""
+    if body is None or not body.is_cut:
         return NoReply(left=True, reason=reason)
-    return unreadable(form.broken) if form.broken else NoReply(left=False, reason=reason)
+    return unreadable(body.broken) if body.broken else NoReply(left=False, reason=reason)
 
 
 def unreadable(error: OSError) -> NoReply:

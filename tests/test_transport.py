@@ -1,7 +1,10 @@
 """Both transports, held to the same tests: against real sockets that behave as badly as sockets can."""
 
 import asyncio
+import base64
 import contextlib
+import io
+import json
 import select
 import socket
 import socketserver
@@ -9,11 +12,13 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
+from typing import Any, Literal
 
 import pytest
 
-from messengers.base import NoReply, Note, Reply, Request
+from messengers.base import File, NoReply, Note, Reply, Request
 from messengers.sandbox import FAILURES
 from postrider import curl, dialogue, timeouts, transport
 from postrider.curl import Concurrent
@@ -126,6 +131,129 @@ def test_a_get_has_no_body(send: Send, messenger: FakeMessenger) -> None:
     assert isinstance(send(Request("GET", f"{messenger.url}/bot1/getMe")), Reply)
     assert messenger.calls[0].json == {}
     assert "Content-Type" not in messenger.calls[0].headers
+
+
+METHODS: list[Literal["POST", "PUT", "PATCH", "DELETE"]] = ["POST", "PUT", "PATCH", "DELETE"]
+
+
+@contextlib.contextmanager
+def reading(answers: int = 20) -> Iterator[tuple[str, list[tuple[str, dict[str, str], bytes]]]]:
+    """A server that reads each request to its end: method, headers and body of each."""
+    got: list[tuple[str, dict[str, str], bytes]] = []
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            for _ in range(answers):
+                if not (first := self.rfile.readline()):
+                    return
+                headers = {}
+                while line := self.rfile.readline().decode().strip():
+                    name, _, value = line.partition(":")
+                    headers[name.lower()] = value.strip()
+                body = self.rfile.read(int(headers.get("content-length", 0)))
+                got.append((first.decode().partition(" ")[0], headers, body))
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        block_on_close = False
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", got
+        server.shutdown()
+        thread.join(5)
+
+
+def test_each_method_goes_as_itself_with_a_body_or_without(send: Send) -> None:
+    with reading() as (url, got):
+        for method in METHODS:
+            assert isinstance(
+                send(Request(method, url, {"X-Extra": "1"}, {"text": "Grüße"})), Reply
+            )
+            assert isinstance(send(Request(method, url, {"X-Extra": "1"})), Reply)
+            assert isinstance(send(Request("GET", url, {"X-Extra": "1"})), Reply)
+    assert [method for method, _, _ in got] == [m for one in METHODS for m in (one, one, "GET")]
+    for nth, (_, headers, body) in enumerate(got):
+        with_body = nth % 3 == 0
+        assert body == (b'{"text":"Gr\xc3\xbc\xc3\x9fe"}' if with_body else b"")
+        assert headers.get("content-type") == ("application/json" if with_body else None)
+        assert headers["x-extra"] == "1"
+        assert "transfer-encoding" not in headers
+    assert all("content-length" not in headers for _, headers, _ in got[2::3])
+
+
+class Measured(io.RawIOBase):
+    """A file of `size` bytes that are nowhere, and how it is read."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+        self.most = 0
+        self.closed_once = False
+
+    def read(self, size: int = -1) -> bytes:
+        assert size >= 0, "it is never read as a whole"
+        self.most = max(self.most, size)
+        part = min(size, self.left)
+        self.left -= part
+        return b"x" * part
+
+    def close(self) -> None:
+        self.closed_once = True
+
+
+def with_file(url: str, size: int, told: int | None = None) -> tuple[Request, list[Measured]]:
+    """A request with that file in its JSON, and what was opened of it."""
+    opened: list[Measured] = []
+
+    def open_it() -> Any:
+        opened.append(Measured(size))
+        return opened[-1]
+
+    file = File("a", "application/pdf", size if told is None else told, open=open_it)
+    said = {"chatId": "1@c.us", "file": {"data": file, "name": "отчёт"}}
+    return Request("POST", url, {}, said), opened
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 48 * 1024, 5_000_001])
+def test_a_file_in_json_goes_as_base64_and_is_read_part_by_part(send: Send, size: int) -> None:
+    with reading() as (url, got):
+        request, opened = with_file(url, size)
+        assert isinstance(send(request), Reply)
+        assert isinstance(send(Request("POST", url, {}, {"then": "small"})), Reply)
+    (_, headers, body), (_, _, after) = got
+    told = json.loads(body)
+    assert base64.b64decode(told["file"]["data"], validate=True) == b"x" * size
+    assert (told["chatId"], told["file"]["name"]) == ("1@c.us", "отчёт")
+    assert headers["content-type"] == "application/json"
+    assert int(headers["content-length"]) == len(body)
+    assert after == b'{"then":"small"}'
+    assert all(one.most <= 64 * 1024 and one.closed_once for one in opened)
+
+
+def test_a_file_in_json_that_is_cut_or_gone_has_not_left(send: Send) -> None:
+    with reading() as (url, got):
+        short, _ = with_file(url, 100_000, told=200_000)
+        reply = send(short)
+        assert isinstance(reply, NoReply)
+        assert (reply.left, reply.reason) == (False, "a file of it cannot be read")
+        gone = Request("POST", url, {}, {"data": File("a", "b", 3)})
+        assert send(gone) == NoReply(left=False, reason="a file of it cannot be read")
+        assert isinstance(send(Request("POST", url, {}, {"then": "small"})), Reply)
+    assert [body for _, _, body in got if body.endswith(b"}")] == [b'{"then":"small"}']
+
+
+def test_files_in_json_have_as_long_as_their_bytes_take() -> None:
+    request, _ = with_file("http://x", 3 * transport.BYTES_A_S)
+    assert transport.limit_s(request) == timeouts.within_s() + 4
+    assert transport.silence_s(request) == transport.READ_S + 1
+    assert transport.limit_s(Request("POST", "http://x", {}, {"text": ["x", {"y": 1}]})) == timeouts.within_s()
+
+
+def test_what_is_no_json_is_told_to_whoever_wrote_it() -> None:
+    with pytest.raises(TypeError):
+        transport.body_of(Request("POST", "http://x", {}, {"text": object()}))
 
 
 def test_connections_are_kept(send: Send, messenger: FakeMessenger) -> None:

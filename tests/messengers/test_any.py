@@ -32,19 +32,26 @@ ENV = {
     "APPRISE_TARGETS": "ops=json://ana:YRwrdLhBpjPFJ6aQ@127.0.0.1/Q29kZXggZm9y?key=PJwNNiT7Vd0",
     "SMTP_URL": "smtp://shop:planted-Sm7pPassword@127.0.0.1:2525",
     "MAIL_FROM": "Shop <shop@example.org>",
+    "WAHA_URL": "http://127.0.0.1:3000",
+    "WAHA_API_KEY": "planted-Wa7hKey",
+    "WHATSAPP_WEB_SECRET": "planted-Ho5oKsecret",
 }
+NEEDS = {name: kind.needs for name, kind in MESSENGERS.items()}
+NEEDS["whatsapp-web"] = ("WAHA_URL",)  # or another sidecar's, with the driver for it
 SECRETS = {
     name: [ENV[need] for need in kind.needs if need.endswith("_TOKEN")]
     for name, kind in MESSENGERS.items()
 }
 SECRETS["apprise"] = ["YRwrdLhBpjPFJ6aQ", "Q29kZXggZm9y", "PJwNNiT7Vd0"]
 SECRETS["mail"] = ["planted-Sm7pPassword"]
+SECRETS["whatsapp-web"] = ["planted-Wa7hKey"]
 QUOTED = " ".join(secret for secrets in SECRETS.values() for secret in secrets)
 
 RECIPIENTS = {
     "telegram": "123456789",
     "viber": "01234567890A=",
     "whatsapp": "16505551234",
+    "whatsapp-web": "16505551234",
     "mail": "eva@example.net",
     "sandbox": "anyone",
     "apprise": "ops",
@@ -53,6 +60,7 @@ LIMITS = {
     "telegram": 4096,
     "viber": 7000,
     "whatsapp": 4096,
+    "whatsapp-web": 4096,
     "mail": 250_000,
     "apprise": 32_768,
     "sandbox": 10_000,
@@ -68,6 +76,7 @@ def refusal(why):
     """A no in every messenger's tongue."""
     body = {"ok": False, "description": why, "status": 2, "status_message": why}
     body["error"] = {"code": 190, "message": why, "error_data": {"details": why}}
+    body["exception"] = {"message": why}
     return json.dumps(body).encode()
 
 
@@ -164,6 +173,10 @@ REAL = [
         }
     },
     {"verified_name": "Acme", "display_phone_number": "+1 555-078-3881", "id": "106540352242922"},
+    {"id": "true_1@c.us_3EB0", "_data": {}, "key": {"id": "3EB0"}},
+    {"name": "shop", "status": "WORKING", "me": {"id": "1@c.us", "pushName": "Ana"}, "config": {}},
+    {"error": "not as expected", "status": "STARTING", "expected": ["WORKING"]},
+    {"statusCode": 500, "exception": {"message": "2 UNKNOWN: server returned error 463"}},
     {"ok": True, "id": KEY},
     {"key": KEY, "places": [{"ok": True, "service": "JSON"}]},
     {"key": KEY, "places": [{"ok": False, "left": False, "words": "no", "status": 404}]},
@@ -314,7 +327,7 @@ def test_it_is_offered_when_all_it_needs_is_set(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "need"), [(name, need) for name, kind in MESSENGERS.items() for need in kind.needs]
+    ("name", "need"), [(name, need) for name, needs in NEEDS.items() for need in needs]
 )
 def test_it_is_not_offered_when_something_is_missing(name, need):
     assert MESSENGERS[name].from_env({k: v for k, v in ENV.items() if k != need}) is None
@@ -349,7 +362,8 @@ def test_a_request_carries_address_and_text_to_the_wire(name):
     if name == "apprise":
         assert asdict(request)["body"] == TEXT
         return
-    assert {RECIPIENTS[name], TEXT} <= leaves(json.loads(json.dumps(payload, allow_nan=False)))
+    to = RECIPIENTS[name] + ("@c.us" if name == "whatsapp-web" else "")
+    assert {to, TEXT} <= leaves(json.loads(json.dumps(payload, allow_nan=False)))
 
 
 @every_messenger
