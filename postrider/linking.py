@@ -72,9 +72,7 @@ def _in_vain(session: Session, trouble: Trouble, rng: random.Random | None) -> S
     return Step(state, trouble.reason, None, tries, backoff_s(tries, rng))
 
 
-def _rests(
-    session: Session, link: Link, tried_s: float | None, rng: random.Random | None
-) -> Step:
+def _rests(session: Session, link: Link, tried_s: float | None, rng: random.Random | None) -> Step:
     """It is not to run; a sidecar that was started anew, or has unlinked its phone, may have it run all the same."""
     state: SessionState = "unlinked" if session.state == "unlinked" else "stopped"
     if link.state in {"missing", "stopped", "failed"}:
@@ -139,5 +137,5 @@ EARLIEST = 0.8
 
 def backoff_s(tries: int, rng: random.Random | None = None) -> float:
     """Seconds before a session is looked at again that was in vain so often."""
-    longest = min(LONGEST_S, FIRST_S * 2 ** min(tries - 1, 20))
+    longest = min(LONGEST_S, FIRST_S * 2.0 ** min(tries - 1, 20))
     return longest * (rng or random).uniform(0.8, 1.0)

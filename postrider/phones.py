@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Protocol, TypeVar, get_args
 
 from messengers.base import NoReply, Reply
-from messengers.phones import Checked, Code, Link, Passkey, Talk, Trouble
+from messengers.phones import Checked, Code, Hook, Link, Passkey, Talk, Trouble
 from messengers.whatsapp_web import WhatsAppWeb
 from postrider.accounts import DEFAULT, Accounts, PhonePaces
 from postrider.alerts import Alerts
@@ -153,7 +153,7 @@ class Phones:
         if new is None:
             raise IllegalTransition(f"there is a session {name!r} already")
         try:
-            self.ask(phone.driver.create(new.id, phone.hook(self.settings.hooks_url)))
+            self.ask(phone.driver.create(new.id, self._hook(phone, new.id)))
         except (IllegalTransition, Unavailable) as error:  # a keeper makes it, when it can be
             new = self._write(new, reason=str(error))
         self.sessions.look_now(new.id)
@@ -182,7 +182,7 @@ class Phones:
         stands = self._stands(found, "starting") if rests else {}
         new = self._write(found, wanted=True, tries=0, tried_at=None, **stands)
         try:
-            self.ask(phone.driver.create(found.id, phone.hook(self.settings.hooks_url)))
+            self.ask(phone.driver.create(found.id, self._hook(phone, found.id)))
         finally:
             self.sessions.look_now(found.id)
         return new
@@ -302,8 +302,8 @@ class Phones:
         self.sessions.look_in(id_, follows.look_in_s)
 
     def _act(self, phone: WhatsAppWeb, session: Session, act: Act) -> None:
-        driver, hook = phone.driver, phone.hook(self.settings.hooks_url)
-        talks: dict[Act, Talk[Link | None | Trouble]] = {
+        driver, hook = phone.driver, self._hook(phone, session.id)
+        talks: dict[Act, Talk[Link | Trouble | None]] = {
             "create": driver.create(session.id, hook),
             "start": driver.start(session.id),
             "restart": driver.restart(session.id),
@@ -364,6 +364,9 @@ class Phones:
             session = again
         raise Unavailable("the session is being changed by others; try again")
 
+    def _hook(self, phone: WhatsAppWeb, id_: str) -> Hook:
+        return phone.of_session(id_).hook(self.settings.hooks_url)
+
     def _phone(self) -> WhatsAppWeb:
         if self.phone is None:
             raise InvalidRequest(SERVICE, "is not set up here; it needs WAHA_URL or GOWA_URL")
@@ -384,9 +387,7 @@ class Phones:
 
     def _talk(self, talk: Talk[T]) -> T:
         if not hasattr(self._local, "transport"):
-            self._local.transport = Blocking(
-                lambda _: None, tls_verify=self.settings.tls_verify
-            )
+            self._local.transport = Blocking(lambda _: None, tls_verify=self.settings.tls_verify)
         reply: Reply | NoReply
         try:
             request = next(talk)

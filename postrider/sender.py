@@ -84,10 +84,9 @@ class Sender:
         accounts: Mapping[tuple[str, str], Messenger],
         counts: Counts,
         files: Files,
-        on_stop: Callable[[str, str], None] = lambda _account, _why: None,
     ) -> None:
         self.store = store
-        self.on_stop = on_stop
+        self.on_stop = lambda _account, _why: None
         self.on_trouble = lambda _service, _account: None
         self.settings = settings
         self.accounts = accounts

@@ -85,11 +85,12 @@ class Service:
             links = Links(settings.public_url, settings.data_dir / "keys")
         self.files = Files(store.redis, settings.data_dir / "files", self.vault, links)
         self.fetching = Fetching(self.files, settings.file_guard, settings.max_file_bytes)
-        self.sender = Sender(store, settings, accounts, self.counts, self.files, self._stop_account)
+        self.sender = Sender(store, settings, accounts, self.counts, self.files)
         self.webhooks = Webhooks(store, settings, accounts)
         self.phones = Phones(Sessions(store.redis), settings, accounts, self.alerts, store.now)
         self.checks = Checks(settings, accounts, self.phones.account_of)
         self.phones.changed = self.sender.know_accounts
+        self.sender.on_stop = self._stop_account
         self.sender.on_trouble = self._trouble
         self.webhooks.heard = self.phones.heard
         self.webhooks.sync = self.phones.sync

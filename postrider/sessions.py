@@ -190,7 +190,7 @@ def _session(told: Mapping[bytes, bytes]) -> Session:
     for one in fields(Session):
         value = text.get(one.name, "")
         if one.name in _TIMES:
-            known[one.name] = records.moment(value) if value else None
+            known[one.name] = records.moment(float(value)) if value else None
         elif one.name in _FLAGS:
             known[one.name] = bool(value)
         elif one.name in _NUMBERS:

@@ -2,6 +2,7 @@
 
 import random
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -70,8 +71,8 @@ def test_who_is_looked_at_early_is_not_brought_back_again() -> None:
 
 
 def test_what_was_tried_before_it_stood_well_counts_no_more() -> None:
-    assert follows("linked", "failed", tries=5, tried_s=70, standing_s=61).tries == 1
-    assert follows("linked", "failed", tries=5, tried_s=70, standing_s=59).act is None
+    assert follows("linked", "failed", tries=5, tried_s=60, standing_s=61).tries == 1
+    assert follows("linked", "failed", tries=5, tried_s=60, standing_s=59).act is None
     assert follows("linked", "linked", tries=5, standing_s=61).tries == 0
     fresh = follows("linked", "linked", tries=5, standing_s=1)
     assert (fresh.tries, fresh.look_in_s) == (5, 60)
@@ -137,7 +138,7 @@ def test_a_new_phone_begins_with_few_and_comes_evenly_to_its_cap() -> None:
     grown = [cap(day) for day in range(16)]
     assert grown[0] == FIRST_DAY
     assert grown[14] == grown[15] == 200
-    steps = {after - before for before, after in zip(grown[:14], grown[1:15], strict=True)}
+    steps = {after - before for before, after in pairwise(grown[:15])}
     assert steps <= {12, 13}
 
 

@@ -78,9 +78,7 @@ def test_no_code_is_kept_in_redis(rig: Rig, client: redis.Redis) -> None:
     assert code not in values
 
 
-def test_each_code_is_shown_once_and_after_six_nobody_is_waited_for(
-    rig: Rig, watch: Watch
-) -> None:
+def test_each_code_is_shown_once_and_after_six_nobody_is_waited_for(rig: Rig, watch: Watch) -> None:
     rig.sidecar.reset(scale=0.004)  # 240 ms, then 80 ms each
     rig.phones.add(USER, "shop")
     wait_until(lambda: rig.look().state == "unlinked", 15)
@@ -357,6 +355,7 @@ def test_a_session_that_is_added_while_the_sidecar_is_away_is_made_when_it_is_ba
         # started anew, with what it kept; it starts nothing by itself
         own.start()
         assert own.status("shop") == "STOPPED"
+        rig.later(60)
         assert rig.look().state == "dropped"
         assert rig.look_until("linked").number == NUMBER
         assert len(rig.told()) == 2
@@ -365,6 +364,7 @@ def test_a_session_that_is_added_while_the_sidecar_is_away_is_made_when_it_is_ba
         own.end()
         (tmp_path / "state").unlink()
         own.start()
+        rig.later(60)
         assert rig.look().state == "dropped"
         rig.look_until("scan")
         assert "is no longer linked" in " ".join(rig.told())

@@ -19,7 +19,9 @@ def sessions(client: redis.Redis) -> Sessions:
     return Sessions(client)
 
 
-def add(sessions: Sessions, name: str = "shop", owner: str = "", *, shared: bool = False) -> Session:
+def add(
+    sessions: Sessions, name: str = "shop", owner: str = "", *, shared: bool = False
+) -> Session:
     found = sessions.add(name, owner, NOW, shared=shared)
     assert found is not None
     return found
@@ -46,9 +48,7 @@ def test_a_name_is_plain(sessions: Sessions, name: str) -> None:
         sessions.add(name, "", NOW)
 
 
-def test_there_are_not_too_many(
-    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_there_are_not_too_many(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MOST == 1000
     monkeypatch.setattr(module, "MOST", 2)
     add(sessions, "a")
@@ -77,8 +77,7 @@ def test_of_many_who_change_at_once_one_does(sessions: Sessions) -> None:
     read = add(sessions)
     done: list[Session | None] = []
     threads = [
-        Thread(target=lambda n=n: done.append(sessions.change(read, tries=n + 1)))
-        for n in range(8)
+        Thread(target=lambda n=n: done.append(sessions.change(read, tries=n + 1))) for n in range(8)
     ]
     for thread in threads:
         thread.start()
