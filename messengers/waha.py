@@ -55,8 +55,8 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CHAT = re.compile(r"[0-9-]{5,40}@(c\.us|s\.whatsapp\.net|lid|g\.us)")
 _LIMITED = re.compile(r"\b463\b|reach.?out.?time.?lock|rate-overlimit|\b429\b", re.IGNORECASE)
 """WhatsApp's own words for an account that it restricts. https://github.com/WhiskeySockets/Baileys/issues/2441"""
-_AGAIN_S = 30.0
-"""Seconds until a session that is not linked is asked for again by a send."""
+_AGAIN_S = 3.0
+"""Seconds until a session that is not linked is asked for again by a send; by then it is known not to be there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,8 @@ def sidecar(waha: Sidecar) -> Sidecar:
 
 @pytest.fixture
 def env(env: dict[str, str], sidecar: Sidecar) -> dict[str, str]:
-    """A service that uses it, and paces nothing."""
-    return env | sidecar.env()
+    """A service that uses it, paces nothing, and has operators whom nobody reaches."""
+    return env | sidecar.env() | {"ALERT_URLS": "json://127.0.0.1:9"}
 
 
 @pytest.fixture

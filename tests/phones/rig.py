@@ -1,6 +1,5 @@
 """What tests of linked phones do: a user, what is due and looked at, what is due and sent, what operators are told."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Self
@@ -32,9 +31,9 @@ class Rig:
     transport: Blocking = field(default_factory=lambda: Blocking(lambda _: None))
 
     @classmethod
-    def of(cls, env: Mapping[str, str], client: redis.Redis, sidecar: Sidecar) -> Self:
-        """One with these settings, and operators whom nobody reaches."""
-        settings = Settings.from_env({"ALERT_URLS": "json://127.0.0.1:9", **env}, None)
+    def of(cls, env: dict[str, str], client: redis.Redis, sidecar: Sidecar) -> Self:
+        """One with these settings."""
+        settings = Settings.from_env(env, None)
         return cls(Service(Store(client), settings, open_accounts(settings)), sidecar)
 
     def later(self, seconds: float) -> None:

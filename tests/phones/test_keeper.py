@@ -113,6 +113,7 @@ def test_a_sidecar_that_hangs_with_one_session_holds_up_no_other(
 def test_a_keeper_that_is_killed_leaves_nothing_undone(
     rig: Rig, start: Start, sidecar: Sidecar
 ) -> None:
+    sidecar.reset(scale=0.5)
     rig.phones.add(USER, "shop")
     sidecar.spoil("slow", "GET /api/sessions/shop", value=2, times=1)
     first = start("postrider", "keeper")

@@ -8,6 +8,7 @@ import pytest
 import redis
 import requests
 
+from messengers.whatsapp_web import DRIVERS
 from tests.conftest import Api, Start, wait_until
 from tests.phones.rig import USER, Rig
 from tests.sidecar import Sidecar
@@ -88,6 +89,22 @@ def story(rig: Rig, live: Api, sidecar: Sidecar, count: int) -> None:
 
 
 def test_a_phone_is_linked_sends_drops_is_unlinked_and_logged_out_and_nothing_is_lost_or_doubled(
-    env: dict[str, str], rig: Rig, live: Api, sidecar: Sidecar, long: bool
+    rig: Rig, live: Api, sidecar: Sidecar, long: bool
 ) -> None:
     story(rig, live, sidecar, 400 if long else 100)
+
+
+class TestByGowa:
+    """The same by the other sidecar, which tells nobody how a session stands."""
+
+    @pytest.fixture
+    def sidecar(self, long: bool) -> Iterator[Sidecar]:
+        if not long:
+            pytest.skip("takes long: it is found out by looking")
+        with Sidecar("gowa", scale=0.5) as found:
+            if DRIVERS["gowa"].from_env(found.env()) is None:
+                pytest.skip("there is no driver for gowa yet")
+            yield found
+
+    def test_nothing_is_lost_or_doubled(self, rig: Rig, live: Api, sidecar: Sidecar) -> None:
+        story(rig, live, sidecar, 40)
