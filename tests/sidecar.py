@@ -800,7 +800,10 @@ class Waha(Place):
             "fromMe": True,
             "source": "api",
             "to": told["chatId"],
+            "participant": None,
             "body": message["text"],
+            "media": None,
+            "mediaUrl": None,
             "hasMedia": bool(file),
             "ack": 1,
             "ackName": "SERVER",
@@ -880,6 +883,7 @@ class Waha(Place):
             "body": said.get("text", ""),
             "hasMedia": False,
             "media": None,
+            "mediaUrl": None,
             "ack": 2,
             "ackName": "DEVICE",
             "vCards": [],
@@ -894,7 +898,8 @@ class Waha(Place):
                 told["vCards"] = [said["vcard"]]
             case "reaction":
                 event = "message.reaction"
-                del told["body"], told["hasMedia"], told["media"], told["vCards"]
+                for gone in ("body", "hasMedia", "media", "mediaUrl", "vCards"):
+                    del told[gone]
                 told["reaction"] = {"text": said["text"], "messageId": said["to"]}
             case "text":
                 pass
@@ -909,6 +914,7 @@ class Waha(Place):
                     "s3": None,
                     "error": None,
                 }
+                told["mediaUrl"] = told["media"]["url"]
         self.tell(session, event, told)
         return id_
 
