@@ -892,7 +892,7 @@ class Waha(Place):
         event = "message"
         match said.get("kind", "text"):
             case "location":
-                at = {"latitude": said["latitude"], "longitude": said["longitude"]}
+                at = {name: str(said[name]) for name in ("latitude", "longitude")}
                 told["location"] = {"description": said.get("text") or None, "live": False, **at}
             case "contact":
                 told["vCards"] = [said["vcard"]]
