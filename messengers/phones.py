@@ -87,6 +87,8 @@ class Driver(Protocol):
     name: ClassVar[str]
     CAPTION_LIMIT: ClassVar[int]
     """Characters (UTF-16) of the text that a file can have."""
+    remakes_codes: ClassVar[bool]
+    """Whether each `code` is a new one, which ends any that was given before, a pairing code too."""
 
     def create(self, session: str, hook: Hook) -> Talk[Link | Trouble]:
         """Makes the session, or gives the one there is this hook, and starts it."""

@@ -65,6 +65,7 @@ class Waha:
 
     name: ClassVar[str] = "waha"
     CAPTION_LIMIT: ClassVar[int] = 1024
+    remakes_codes: ClassVar[bool] = False
 
     base_url: str
     key: str = field(default="", repr=False)

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar, get_args
 
 from messengers.base import NoReply, Reply
@@ -34,6 +34,8 @@ LOST = "session"
 """The kind of alert that tells of a session whose phone is away."""
 LEASE_S = 180.0
 """Seconds that one look may take: a few calls, each with a limit of its own."""
+PAIRS = timedelta(seconds=160)
+"""How long a pairing code can be typed: as long as WhatsApp shows codes."""
 CAPS_S = 60.0
 """Seconds after which an account's cap for today is worked out anew."""
 
@@ -244,7 +246,10 @@ class Phones:
         digits = number.removeprefix("+")
         if not (digits.isascii() and digits.isdigit() and 5 <= len(digits) <= 15):
             raise InvalidRequest("number", "has 5 to 15 digits, with country code")
-        return self.ask(self._phone().driver.pair(self.get(client, name).id, digits))
+        found, driver = self.get(client, name), self._phone().driver
+        if driver.remakes_codes:  # before it is asked for: a keeper may be about to fetch the next
+            self._write(found, pairs_until=self.now() + PAIRS)
+        return self.ask(driver.pair(found.id, digits))
 
     def passkey(self, client: Client, name: str) -> Passkey:
         """What a phone with a passkey asks for. Raises NotFound, IllegalTransition, Unavailable."""
@@ -334,6 +339,8 @@ class Phones:
 
     def _show_code(self, phone: WhatsAppWeb, session: Session) -> Session:
         """Has whoever watches told of a code that is new."""
+        if session.pairs_until and session.pairs_until > self.now():
+            return session
         code = self._talk(phone.driver.code(session.id))
         if isinstance(code, Trouble):
             return session
@@ -411,7 +418,7 @@ def _changes(
     if follows.state != session.state:
         changes["since"] = now
     if follows.state != "scan":
-        changes["code"] = ""
+        changes |= {"code": "", "pairs_until": None}
     if follows.state in {"scan", "passkey", "unlinked"}:
         changes |= {"number": "", "phone": ""}
     if follows.act:

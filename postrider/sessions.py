@@ -43,6 +43,7 @@ class Session:
     `wanted`: whether it is to run. `number`: of the linked phone, `last`: of the one that was linked last; `linked_at`: when
     that was first linked. `tries`: how often it was brought back, or asked in vain, since it stood well; `tried_at`: when
     something was last done for it. `code`: a digest of the QR code that was last shown, '' when there is none.
+    `pairs_until`: until when somebody may type a pairing code, where each QR code would end that.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Session:
     tries: int = 0
     tried_at: datetime | None = None
     code: str = ""
+    pairs_until: datetime | None = None
     v: int = 0
 
 
@@ -69,7 +71,7 @@ def session_id(name: str, owner: str) -> str:
     return f"{name}_{owner}" if owner else name
 
 
-_TIMES = {"created_at", "since", "linked_at", "tried_at"}
+_TIMES = {"created_at", "since", "linked_at", "tried_at", "pairs_until"}
 _FLAGS = {"wanted", "shared"}
 _NUMBERS = {"tries", "v"}
 

@@ -8,7 +8,10 @@ import pytest
 import redis
 
 from postrider.errors import InvalidRequest
+from postrider.model import NewMessage, Recipient
 from postrider.phones import SERVICE
+from postrider.service import Service
+from postrider.settings import Settings
 from tests.conftest import Api, Start, wait_until
 from tests.phones.rig import ANA, USER, Rig
 from tests.sidecar import Sidecar
@@ -30,6 +33,12 @@ def test_a_message_goes_by_its_session_and_its_receipts_come_back(rig: Rig, api:
     config = rig.sidecar.sessions["shop"]["config"]
     assert config["webhooks"][0]["url"].endswith("/hooks/whatsapp-web/shop")
     assert api.get("/api/v1/accounts").json()["accounts"][-1]["service"] == "whatsapp-web"
+
+
+def test_without_a_sidecar_it_is_said_what_is_missing(service: Service) -> None:
+    to = (Recipient(ANA, SERVICE),)
+    with pytest.raises(InvalidRequest, match="WAHA_URL or GOWA_URL"):
+        Service(service.store, Settings(), {}).accept(NewMessage("Hi", to))
 
 
 def test_the_only_session_is_meant_where_none_is_named(rig: Rig) -> None:
