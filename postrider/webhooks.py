@@ -27,6 +27,8 @@ class Webhooks:
         self.inbox = Inbox(store.redis, store.vault)
         self.heard: Callable[[str], None] = lambda _session: None
         """Told that something about a session of a linked phone is new."""
+        self.sync: Callable[[], None] = lambda: None
+        """Makes the accounts of linked phones what they are now."""
 
     def receive(self, service: str, account: str, headers: Mapping[str, str], body: bytes) -> None:
         """Takes what a messenger posted to our webhook. `headers`: lower-case names; `body`: as it came.
@@ -59,6 +61,8 @@ class Webhooks:
         )
 
     def _adapter(self, service: str, account: str) -> Webhook:
+        if service == WhatsAppWeb.name:
+            self.sync()
         adapter: object = self.accounts.get((service, account))
         if not isinstance(adapter, Webhook) or adapter.webhook_lacks():
             raise NotFound("no such webhook")
