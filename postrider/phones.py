@@ -97,16 +97,22 @@ class Phones:
 
     def _paces(self, session: Session, now: datetime) -> PhonePaces:
         """What this phone may do now."""
-        s = self.settings
-        cap = daily_cap(s.whatsapp_web_daily_cap, s.whatsapp_web_warmup, session.linked_at, now)
+        cap, gap_s = self.cap(session, now), self.settings.whatsapp_web_gap_s
         there = session.state == "linked"
-        return PhonePaces(daily_cap=cap, gap_s=s.whatsapp_web_gap_s, concurrency=1, there=there)
+        return PhonePaces(daily_cap=cap, gap_s=gap_s, concurrency=1, there=there)
+
+    def cap(self, session: Session, now: datetime | None = None) -> int:
+        """How many messages this phone may send today; 0: any number."""
+        s = self.settings
+        most, days = s.whatsapp_web_daily_cap, s.whatsapp_web_warmup
+        return daily_cap(most, days, session.linked_at, now or self.now())
 
     def account_of(self, name: str, owner: str) -> str:
         """The account that is meant when a client of this id names a session; '' when there is none for it.
 
         `default` means its only one, where it has none of that name.
         """
+        self.sync()
         for own in (session_id(name, owner), name if name.endswith(f"_{owner}") else ""):
             if (SERVICE, own) in self.accounts:
                 return own

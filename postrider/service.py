@@ -30,6 +30,7 @@ from postrider.finding import Finder, Found, Summary, Wanted
 from postrider.handovers import Handovers
 from postrider.keys import Keys
 from postrider.ledger import Ledger
+from postrider.lookups import Lookups
 from postrider.model import Client, Message, NewMessage, Recipient, State, Terms, new_message_id
 from postrider.opening import opened
 from postrider.outbox import Outbox
@@ -89,6 +90,7 @@ class Service:
         self.phones = Phones(Sessions(store.redis), settings, accounts, self.alerts, store.now)
         self.checks = Checks(settings, accounts, self.phones.account_of)
         self.phones.changed = self.sender.know_accounts
+        self.lookups = Lookups(self.sender.first.numbers, self.phones, self._stop_account)
         self.webhooks.heard = self.phones.heard
         self.inbox = self.webhooks.inbox
         self.receipts = self.webhooks.receipts

@@ -7,11 +7,13 @@ from apiflask import APIBlueprint
 from flask import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from postrider import records
+from messengers.whatsapp_web import WhatsAppWeb
+from postrider import linked, records
+from postrider.model import Client
 from postrider.records import account_key
 from postrider.service import Service
 from postrider.standing import Kind, standings
-from postrider.web.auth import ANY_SCHEME, Gate
+from postrider.web.auth import ANY_SCHEME, Gate, client
 from postrider.web.problems import problems
 
 PAGE, LONGEST_PAGE = 100, 1_000
@@ -65,7 +67,6 @@ class AccountsOut(BaseModel):
 def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     """The route."""
     bp = gate.guard(APIBlueprint("accounts", __name__, url_prefix="/api/v1", tag="Accounts"))
-    everybody = sorted(service.sender.limits)
     most = service.settings.worker_concurrency
 
     @bp.get("/accounts")
@@ -78,17 +79,20 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     )
     def list_accounts(query_data: AccountsIn) -> Response:
         _, behind = records.read_cursor(query_data.cursor)
+        service.phones.sync()
+        names, limits_of = _names(service, client()), service.sender.limits
+        everybody = sorted(key for key in names if key in limits_of)
         rest = [key for key in everybody if "/".join(key) > behind]
         shown = rest[: query_data.limit]
         found = standings(service.store.redis, [account_key(*key) for key in shown])
         accounts = []
         for key in shown:
-            stands, limits = found[account_key(*key)], service.sender.limits[key]
+            stands, limits = found[account_key(*key)], limits_of[key]
             pause = stands.pause
             accounts.append(
                 AccountOut(
                     service=key[0],
-                    name=key[1],
+                    name=names[key],
                     state="paused" if pause else "open",
                     pause=PauseOut(until=pause.until, kind=pause.kind, reason=pause.why)
                     if pause
@@ -105,3 +109,12 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         return Response(answer.model_dump_json(), content_type="application/json")
 
     return bp
+
+
+def _names(service: Service, who: Client) -> dict[tuple[str, str], str]:
+    """Account -> what `who` calls it; of linked phones those alone that are there for them."""
+    names = {key: key[1] for key in service.sender.limits if key[0] != WhatsAppWeb.name}
+    for session in service.phones.sessions.every() if service.phones.phone else ():
+        if session.shared or who.sees(session.owner):
+            names[WhatsAppWeb.name, session.id] = linked.name_of(session, who)
+    return names
