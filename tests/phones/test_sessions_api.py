@@ -61,7 +61,7 @@ def add(caller: Caller, name: str = "shop") -> dict[str, Any]:
 def test_a_phone_is_linked_by_the_code_that_is_shown_and_unlinked_again(
     ana: Caller, service: Service, sidecar: Sidecar
 ) -> None:
-    sidecar.reset(scale=1)
+    sidecar.reset(scale=0.3)
     made = add(ana)
     assert (made["name"], made["state"], made["wanted"]) == ("shop", "starting", True)
     id_ = f"shop_{made['owner']}"
@@ -102,7 +102,7 @@ def test_a_phone_is_linked_by_the_code_that_is_shown_and_unlinked_again(
 def test_a_number_links_it_by_a_code_to_type(
     ana: Caller, service: Service, sidecar: Sidecar
 ) -> None:
-    sidecar.reset(scale=1)
+    sidecar.reset(scale=0.3)
     id_ = f"shop_{add(ana)['owner']}"
     look_until(service, id_, "scan")
     answer = ana("POST", "/sessions/shop/pair", json={"number": "+375447034810"})
@@ -114,7 +114,7 @@ def test_a_number_links_it_by_a_code_to_type(
 def test_a_phone_with_a_passkey_gets_its_challenge_answered_and_its_code_confirmed(
     ana: Caller, service: Service, sidecar: Sidecar
 ) -> None:
-    sidecar.reset(scale=1)
+    sidecar.reset(scale=0.3)
     id_ = f"shop_{add(ana)['owner']}"
     look_until(service, id_, "scan")
     assert ana("GET", "/sessions/shop/passkey").status_code == 409
