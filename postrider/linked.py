@@ -22,8 +22,7 @@ def sessions(service: Service, who: Client, found: Sequence[Session]) -> list[di
     stands = standings(service.store.redis, names) if names else {}
     days = _sent_today(service, names)
     return [
-        _session(one, who)
-        | {"waiting": stands[name].waiting, "today": _today(service, one, sent)}
+        _session(one, who) | {"waiting": stands[name].waiting, "today": _today(service, one, sent)}
         for one, name, sent in zip(found, names, days, strict=True)
     ]
 
