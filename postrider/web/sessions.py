@@ -16,6 +16,7 @@ from messengers.phones import Code
 from postrider import linked, qr
 from postrider.errors import IllegalTransition, InvalidRequest, WrongMediaType
 from postrider.model import Client
+from postrider.phones import Phones
 from postrider.service import Service
 from postrider.sessions import NAME, Session, SessionState
 from postrider.web.auth import ANY_SCHEME, Gate, audited, client, needs
@@ -152,16 +153,15 @@ class PresenceIn(_Strict):
 
 def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     """The routes over `service`."""
-    bp = APIBlueprint("linked", __name__, url_prefix="/api/v1", enable_openapi=True)
-    bp.register_blueprint(_kept(service, gate))
-    bp.register_blueprint(_linking(service, gate))
+    bp = gate.guard(APIBlueprint("sessions", __name__, url_prefix="/api/v1", tag="Sessions"))
+    bp.before_request(only_json_objects)
+    _add_sessions(bp, service)
+    _add_linking(bp, service.phones)
     return bp
 
 
-def _kept(service: Service, gate: Gate) -> APIBlueprint:
+def _add_sessions(bp: APIBlueprint, service: Service) -> None:
     """Sessions as such."""
-    bp = gate.guard(APIBlueprint("sessions", __name__, tag="Sessions"))
-    bp.before_request(only_json_objects)
     phones = service.phones
 
     @bp.post("/sessions")
@@ -213,11 +213,10 @@ def _kept(service: Service, gate: Gate) -> APIBlueprint:
         "logout": ("Unlink its phone: its deliveries wait for another", phones.logout),
     }
     for act, (summary, run) in acts.items():
-        _act(bp, service, act, summary, run)
-    return bp
+        _add_act(bp, service, act, summary, run)
 
 
-def _act(
+def _add_act(
     bp: APIBlueprint,
     service: Service,
     act: str,
@@ -231,19 +230,16 @@ def _act(
     @bp.doc(
         summary=summary,
         description=NO_SIDECAR,
-        operation_id=f"{act}_session",
+        operation_id=f"post_sessions_{act}_session",
         security=ANY_SCHEME,
-        responses=_faults(400, 403, 404, 409),
+        responses=_faults(400, 403, 404, 409, 413, 415),
     )
     def do(name: str) -> Response:
         return _shown(service, run(client(), name))
 
 
-def _linking(service: Service, gate: Gate) -> APIBlueprint:
+def _add_linking(bp: APIBlueprint, phones: Phones) -> None:
     """How a phone comes to a session, and what it then shows."""
-    bp = gate.guard(APIBlueprint("linking", __name__, tag="Sessions"))
-    bp.before_request(only_json_objects)
-    phones = service.phones
 
     @bp.get("/sessions/<name>/qr")
     @needs("sender")
@@ -317,12 +313,10 @@ def _linking(service: Service, gate: Gate) -> APIBlueprint:
         phones.presence(client(), name, online=json_data.online)
         return Response(status=204)
 
-    return bp
-
 
 def only_json_objects() -> None:
     """Refuses a body that is none. APIFlask would take `null` and the like for an object without fields."""
-    if not request.get_data():
+    if request.method not in {"POST", "PUT"} or not request.get_data():
         return
     if request.mimetype != "application/json":
         raise WrongMediaType("send the body as application/json")
