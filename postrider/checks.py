@@ -64,6 +64,8 @@ class Checks:
                 f"has {len(new.recipients)} entries; at most {self.settings.max_recipients} (MAX_RECIPIENTS) are taken",
             )
         self._recipients(new)
+        if new.terms.check_first:
+            _only_phones(new.recipients)
         self._body(new)
         self._files(new)
         self._callback(new)
@@ -248,6 +250,14 @@ class Checks:
         for check in (unstorable, *(a.check_recipient for a in adapters[:1])):
             if wrong := check(uuid):
                 raise InvalidRequest("uuid", wrong)
+
+
+def _only_phones(recipients: Sequence[Recipient]) -> None:
+    """Whether all of them are numbers that can be looked up. Raises InvalidRequest."""
+    for index, to in enumerate(recipients):
+        if to.service != WhatsAppWeb.name:
+            why = f"is for {WhatsAppWeb.name}, and recipients[{index}] is on {to.service[:40]}"
+            raise InvalidRequest("check_first", why)
 
 
 def _in_letter(

@@ -216,7 +216,7 @@ class Terms:
 
     Nothing leaves from `expires_at` on, nothing for the first time more than `late_s` after it was due, nothing outside
     `window`, which is meant in `zone`. `zoned`: some recipients have zones of their own. `on_unknown`: None for what the
-    settings say.
+    settings say. `check_first`: nothing leaves for a number that is known not to be on WhatsApp.
     """
 
     expires_at: datetime | None = None
@@ -225,6 +225,7 @@ class Terms:
     window: Window | None = None
     zone: str = "UTC"
     zoned: bool = False
+    check_first: bool = False
 
     def opens_at(self, at: datetime, zone: str | None = None) -> datetime:
         """`at`, or when the window next opens after it; `zone`: the recipient's own."""
@@ -325,6 +326,21 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Number:
+    """What is known of the number that a delivery goes to, where it is to be on WhatsApp.
+
+    `found`: '' while its session is to be asked; then `wait_s` is None, or says in how many seconds it may be. `to`: the
+    address to write to, where that is another. `asked`: found out in this attempt.
+    """
+
+    digits: str
+    found: Literal["yes", "no", "unknown", ""] = ""
+    to: str = ""
+    wait_s: float | None = None
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """A delivery that is ours to send, until its lease runs out.
 
@@ -334,7 +350,8 @@ class Claim:
     `suppressed` goes nowhere;
     `deaths` counts the lone attempts that ended so, too, and is None for one that no worker died with. `held_at`: when it,
     or what shares its account, was last kept waiting by a rate or a pause (s), or 0. `files`: its message's, ready to be
-    sent; `waits`: somebody else uploads one of them now. `parts`: what earlier attempts did with each piece.
+    sent; `waits`: somebody else uploads one of them now. `parts`: what earlier attempts did with each piece. `number`: what is
+    known of its recipient's, where its message asks for that.
     """
 
     job_id: str
@@ -350,6 +367,7 @@ class Claim:
     files: tuple[File, ...] = ()
     waits: bool = False
     parts: tuple[Part | None, ...] = ()
+    number: Number | None = None
 
     @property
     def alarm(self) -> int:
@@ -377,7 +395,10 @@ class Attempt:
 
 
 class Signal(StrEnum):
-    """What an account learns from the end of a claim. `lua/record.lua` knows the letters."""
+    """What an account learns from the end of a claim. `lua/record.lua` knows the letters.
+
+    `NOT_USED`: handed back, and what it was given of its account's day with it; not for what goes out with others.
+    """
 
     NOTHING = ""
     ANSWERS = "y"
@@ -386,6 +407,7 @@ class Signal(StrEnum):
     REFUSED = "x"
     RECIPIENT_PAUSES = "r"
     HANDED_BACK = "b"
+    NOT_USED = "w"
 
 
 @dataclass(frozen=True, slots=True)

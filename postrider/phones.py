@@ -101,17 +101,22 @@ class Phones:
 
     def _paces(self, session: Session, now: datetime) -> PhonePaces:
         """What this phone may do now."""
-        s = self.settings
-        cap = daily_cap(s.whatsapp_web_daily_cap, s.whatsapp_web_warmup, session.linked_at, now)
+        cap, gap_s = self.cap(session, now), self.settings.whatsapp_web_gap_s
         there = session.state == "linked"
         return PhonePaces(
             daily_cap=cap,
-            gap_s=s.whatsapp_web_gap_s,
+            gap_s=gap_s,
             concurrency=1,
             there=there,
             owner=session.owner,
             shared=session.shared,
         )
+
+    def cap(self, session: Session, now: datetime | None = None) -> int:
+        """How many messages this phone may send today; 0: any number."""
+        s = self.settings
+        most, days = s.whatsapp_web_daily_cap, s.whatsapp_web_warmup
+        return daily_cap(most, days, session.linked_at, now or self.now())
 
     def sees(self, client: Client, account: tuple[str, str]) -> bool:
         """Whether an account is there for this client at all: others' sessions are not."""

@@ -87,6 +87,7 @@ def draft(body: Mapping[str, Any], owner: str, send_at: datetime) -> NewMessage:
             late_s=body.get("late_s"),
             on_unknown=body.get("on_unknown"),
             window=Window.from_fields(body["window"]) if body.get("window") else None,
+            check_first=body.get("check_first", False),
         ),
         format=body.get("format", "plain"),
         heading=records.heading(body["mail"]) if body.get("mail") else None,

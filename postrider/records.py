@@ -219,6 +219,8 @@ def _more(terms: Terms) -> dict[str, Any]:
         "late_s": terms.late_s,
         "on_unknown": terms.on_unknown,
     }
+    if terms.check_first:
+        told["check_first"] = True
     if terms.window:
         told |= {"window": terms.window.to_fields(), "zone": terms.zone, "zoned": terms.zoned}
     return {name: value for name, value in told.items() if value is not None}
@@ -233,6 +235,7 @@ def _terms(more: dict[str, Any]) -> Terms:
         window=Window.from_fields(more["window"]) if "window" in more else None,
         zone=more.get("zone", "UTC"),
         zoned=more.get("zoned", False),
+        check_first=more.get("check_first", False),
     )
 
 

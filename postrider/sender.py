@@ -37,11 +37,13 @@ from messengers.base import (
 )
 from postrider import records, verdicts
 from postrider.accounts import Accounts
+from postrider.check_first import CheckFirst, refusal
 from postrider.counts import Counts
 from postrider.errors import Unavailable
 from postrider.files import Files
 from postrider.limits import Limits, limits_of
 from postrider.model import Claim, Message, NewMessage, Part, Signal, State, Verdict
+from postrider.numbers import Numbers
 from postrider.records import account_key
 from postrider.settings import Settings
 from postrider.store import Claimed, Store
@@ -107,6 +109,7 @@ class Sender:
         self.places = frozenset(places)
         several = frozenset(key for key, count in places.items() if count > 1)
         self.uploads = Uploads(store.redis, files, accounts, several)
+        self.first = CheckFirst(Numbers(store.redis, settings.whatsapp_web_check_cap), accounts)
         self.limits = {}
         self.know_accounts()
         self._told: dict[str, float] = {}
@@ -162,7 +165,10 @@ class Sender:
             busy=busy,
             alone=alone,
         )
-        return replace(claimed, claims=self.suppressions.spared(self.uploads.ready(claimed.claims)))
+        return replace(claimed, claims=self._ready(claimed.claims))
+
+    def _ready(self, claims: Sequence[Claim]) -> list[Claim]:
+        return self.suppressions.spared(self.uploads.ready(self.first.ready(claims)))
 
     def _specs(self, free: Mapping[tuple[str, str], int] | int) -> dict[str, Any]:
         offset = datetime.now(ZoneInfo(self.settings.tz)).utcoffset() or timedelta()
@@ -208,6 +214,11 @@ class Sender:
         adapter = self.accounts.get((to.service, to.account))
         if adapter is None:  # a session that was deleted since it was claimed
             return [verdicts.handed_back(claim) for claim in claims]
+        if claims[0].number is not None:
+            first, ended = yield from self._look_up(claims[0], adapter, started)
+            if ended is not None:
+                return [ended]
+            claims = [first]
         if (to.service, to.account) in self.places:
             return [(yield from self._attempt_places(claims[0], adapter, started))]
         if claims[0].files:
@@ -241,6 +252,26 @@ class Sender:
         self._told[message.id] = now
         if len(self._told) > TOLD:
             del self._told[next(iter(self._told))]
+
+    def _look_up(
+        self, claim: Claim, adapter: object, started: float
+    ) -> Generator[Request, Reply | NoReply, tuple[Claim, Verdict | None]]:
+        """`claim`, its number looked up; or how it ends, if that is no reason to send."""
+        outcome: Outcome | None = None
+        if claim.number and claim.number.wait_s is not None:
+            return claim, verdicts.waits_for_number(claim, claim.number.wait_s)
+        try:
+            claim, outcome = yield from self.first.ask(claim, adapter)
+        except Exception:
+            log.exception("delivery %s: its number could not be looked up", claim.delivery_id)
+            outcome = Retry("internal error")
+        number = claim.number
+        if outcome is None and number and number.found == "no":
+            found = self.verdict(claim, refusal(number), time.monotonic() - started)
+            return claim, replace(found, signal=Signal.NOT_USED)
+        if outcome is not None:
+            return claim, self.verdict(claim, outcome, time.monotonic() - started)
+        return (replace(claim, to=number.to) if number and number.to else claim), None
 
     def _attempt_files(
         self, claim: Claim, adapter: Pieces, started: float
@@ -348,7 +379,7 @@ class Sender:
         claim = self.store.claim_one(job_id, self._specs(1), STOCK_LEASE_S)
         if claim is None:
             return
-        (claim,) = self.suppressions.spared(self.uploads.ready([claim]))
+        (claim,) = self._ready([claim])
         exchange = self.attempt([claim])
         try:
             with self._held(claim):
@@ -412,8 +443,12 @@ class Sender:
         self._tell_trouble(verdicts)
         try:
             self.uploads.learn(verdicts, moved)
-        except Unavailable as error:  # it is recorded; a file may go up once more
-            log.warning("what messengers call some files is not kept: %s", error)
+            self.first.learn(verdicts)
+        # It is recorded; a file may go up, a number be asked for, once more.
+        except Unavailable as error:
+            log.warning(
+                "what messengers call some files, or say of numbers, is not kept: %s", error
+            )
         return moved
 
     def _stop_accounts(self, found: Sequence[Verdict]) -> None:

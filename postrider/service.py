@@ -31,6 +31,7 @@ from postrider.finding import Finder, Found, Summary, Wanted
 from postrider.handovers import Handovers
 from postrider.keys import Keys
 from postrider.ledger import Ledger
+from postrider.lookups import Lookups
 from postrider.model import (
     Attachment,
     Client,
@@ -101,6 +102,7 @@ class Service:
         self.phones.changed = self.sender.know_accounts
         self.sender.on_stop = self._stop_account
         self.sender.on_trouble = self._trouble
+        self.lookups = Lookups(self.sender.first.numbers, self.phones, self._stop_account)
         self.webhooks.heard = self.phones.heard
         self.webhooks.sync = self.phones.sync
         self.inbox = self.webhooks.inbox

@@ -155,6 +155,13 @@ class Sessions:
         self.scripts.run("session_due", id_, "" if seconds is None else seconds)
 
     @unavailable_when_redis_is
+    def overdue_s(self, id_: str) -> float:
+        """For how many seconds it has waited to be looked at; 0 when it does not."""
+        client: Any = self.redis
+        due = client.zscore("pr:sessions:due", id_)
+        return 0.0 if due is None else records.moment_of(client).timestamp() - due
+
+    @unavailable_when_redis_is
     def take_due(self, most: int, lease_s: float) -> list[str]:
         """Those to be looked at now, each given to one caller; to another when that has not settled it within the lease."""
         return [id_.decode() for id_ in self.scripts.run("sessions_take", most, lease_s)]

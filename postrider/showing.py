@@ -10,13 +10,23 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from messengers.base import Heading
+from messengers.whatsapp_web import WhatsAppWeb
 from postrider import timing
 from postrider.changes import Changed
 from postrider.files import Stored
 from postrider.finding import Found, Summary
 from postrider.incoming import Heard
 from postrider.ledger import Balance
-from postrider.model import QUEUED, Attempt, Message, Part, ReceiptKept, Recipient, State
+from postrider.model import (
+    QUEUED,
+    Attempt,
+    Client,
+    Message,
+    Part,
+    ReceiptKept,
+    Recipient,
+    State,
+)
 from postrider.planning import Planner
 from postrider.schedules import Schedule
 from postrider.stopping import scope_of
@@ -39,6 +49,7 @@ def message(summary: Summary, zone: ZoneInfo) -> dict[str, Any]:
         "due_at": iso(m.due_at),
         "due_local": timing.in_zone(m.due_at, zone),
         "expires_at": iso(m.terms.expires_at),
+        "check_first": m.terms.check_first,
         "total": m.total,
         "counts": {state.value: n for state, n in sorted(summary.counts.items())},
         "files": [
@@ -73,8 +84,15 @@ def accepted(
     return shown
 
 
-def delivery(found: Found, now: datetime) -> dict[str, Any]:
-    """A delivery as it stands."""
+def account_of(to: Recipient, who: Client | None = None) -> str:
+    """What `who` calls the account that sends there; None, or an admin, calls each by its whole name."""
+    if to.service != WhatsAppWeb.name or who is None or who.may("admin"):
+        return to.account
+    return to.account.partition("_")[0]  # of a session's id, behind which stands whose it is
+
+
+def delivery(found: Found, now: datetime, who: Client | None = None) -> dict[str, Any]:
+    """A delivery as it stands, and as `who` sees it."""
     d, last = found.delivery, found.last
     waits = d.state in {State.SCHEDULED, State.RETRYING, State.PAUSED, State.UNKNOWN}
     return {
@@ -82,7 +100,7 @@ def delivery(found: Found, now: datetime) -> dict[str, Any]:
         "message": found.message.id,
         "uuid": d.recipient.uuid,
         "service": d.recipient.service,
-        "account": d.recipient.account,
+        "account": account_of(d.recipient, who),
         "state": found.state(now),
         "due_at": iso(found.at) if waits else None,
         "ended_at": None if waits else iso(found.at),

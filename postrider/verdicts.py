@@ -129,6 +129,11 @@ def waits(claim: Claim, after_s: float) -> Verdict:
     return replace(handed_back(claim), due_in_s=after_s)
 
 
+def waits_for_number(claim: Claim, after_s: float) -> Verdict:
+    """Hands back a claim whose number may be looked up then, and not before; its phone has sent nothing."""
+    return replace(handed_back(claim), due_in_s=after_s, signal=Signal.NOT_USED)
+
+
 def of_pieces(parts: Sequence[Part | None], last: Outcome) -> Outcome:
     """The outcome of a delivery out of what has become of its pieces; `last` is how the last one that was tried ended."""
     if isinstance(last, Retry | Unclear) or all(part and part.outcome == "sent" for part in parts):

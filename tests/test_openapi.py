@@ -20,7 +20,7 @@ PATHS = (
     "^/(?!api/)",
     "^/api/v1/(messages|deliveries|stops|ledger)",
     "^/api/v1/(?![mdsl])",
-    "^/api/v1/(me$|sc|su)",
+    "^/api/v1/(me$|sc|se|su)",
 )
 """All there are, in parts that can be looked at side by side."""
 LEAST, LEAST_LONG = 20, 150

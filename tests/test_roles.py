@@ -92,6 +92,20 @@ WHO_MAY = {
     "GET /api/v1/users/<id>": "admin",
     "PATCH /api/v1/users/<id>": "admin",
     "DELETE /api/v1/users/<id>": "admin",
+    "POST /api/v1/sessions": "sender",
+    "GET /api/v1/sessions": "viewer",
+    "GET /api/v1/sessions/<name>": "viewer",
+    "DELETE /api/v1/sessions/<name>": "sender",
+    "POST /api/v1/sessions/<name>/start": "sender",
+    "POST /api/v1/sessions/<name>/stop": "sender",
+    "POST /api/v1/sessions/<name>/restart": "sender",
+    "POST /api/v1/sessions/<name>/logout": "sender",
+    "GET /api/v1/sessions/<name>/qr": "sender",
+    "POST /api/v1/sessions/<name>/pair": "sender",
+    "GET /api/v1/sessions/<name>/passkey": "sender",
+    "POST /api/v1/sessions/<name>/passkey": "sender",
+    "PUT /api/v1/sessions/<name>/presence": "sender",
+    "POST /api/v1/numbers/check": "sender",
 }
 """Every route there is. A new one has to say here who may call it."""
 GUARDED = {route: role for route, role in WHO_MAY.items() if role != OPEN}

@@ -37,6 +37,17 @@ TAKES = {
     "GET /api/v1/files/<id>": ("file", None),
     "GET /api/v1/files/<id>/content": ("file", None),
     "DELETE /api/v1/files/<id>": ("file", None),
+    "GET /api/v1/sessions/<name>": ("session", None),
+    "DELETE /api/v1/sessions/<name>": ("session", None),
+    "POST /api/v1/sessions/<name>/start": ("session", None),
+    "POST /api/v1/sessions/<name>/stop": ("session", None),
+    "POST /api/v1/sessions/<name>/restart": ("session", None),
+    "POST /api/v1/sessions/<name>/logout": ("session", None),
+    "GET /api/v1/sessions/<name>/qr": ("session", None),
+    "POST /api/v1/sessions/<name>/pair": ("session", {"number": "375447034810"}),
+    "GET /api/v1/sessions/<name>/passkey": ("session", None),
+    "POST /api/v1/sessions/<name>/passkey": ("session", {"confirm": True}),
+    "PUT /api/v1/sessions/<name>/presence": ("session", {"online": True}),
 }
 """Every route with an id: whose kind it is, and a body. A new one has to stand here."""
 NOBODYS = {
@@ -45,6 +56,7 @@ NOBODYS = {
     "callback": "0" * 21 + "_000001",
     "schedule": "0" * 21,
     "file": "0" * 22,
+    "session": "nobodys",
 }
 LISTS = {
     "/api/v1/messages": "messages",
@@ -52,6 +64,7 @@ LISTS = {
     "/api/v1/callbacks": "callbacks",
     "/api/v1/schedules": "schedules",
     "/api/v1/files": "files",
+    "/api/v1/sessions": "sessions",
     "/get_scheduled": "scheduled",
     "/get_finished": "finished_main",
     "/sandbox.json": "messages",
@@ -72,7 +85,8 @@ SECRETS = ("alphas-secret", "alphas-order", "alphas-tag", "555001")
 
 @pytest.fixture
 def env(env: dict[str, str]) -> dict[str, str]:
-    return env | {"WEBHOOK_SECRET": SECRET, "CALLBACK_ALLOW_PRIVATE": "127.0.0.0/8"}
+    nobody = {"WAHA_URL": "http://127.0.0.1:9"}
+    return env | {"WEBHOOK_SECRET": SECRET, "CALLBACK_ALLOW_PRIVATE": "127.0.0.0/8"} | nobody
 
 
 def rules(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -132,12 +146,14 @@ class Tenants:
         assert made.status_code == 201, made.text
         form = {"f": ("alphas-secret.txt", b"x")}
         (kept,) = self.a("POST", "/api/v1/files", files=form).json()["files"]
+        phone = self.a("POST", "/api/v1/sessions", json={"name": "alphas-secret"}).json()
         self.ids: dict[str, list[str]] = {
             "message": [gone, waits],
             "delivery": [f"{mid}-{n}" for mid in (gone, waits) for n in range(2)],
             "callback": [event.id for event in events],
             "schedule": [made.json()["id"]],
             "file": [kept["id"]],
+            "session": ["alphas-secret", f"alphas-secret_{phone['owner']}"],
         }
 
     def _key(self, api: Api, name: str) -> Ask:

@@ -8,7 +8,9 @@ from postrider.commands import (
     files,
     hooks,
     messages,
+    numbers,
     operations,
+    sessions,
     simple,
     suppressions,
 )
@@ -18,6 +20,8 @@ EVERY = (
     files,
     suppressions,
     hooks,
+    sessions,
+    numbers,
     messages,
     operations,
     callbacks,

@@ -4,7 +4,8 @@
 --       moved to, signal, pause (s) or '', lone deaths or '', the mark its receipts will bear or '', whether its address
 --       is dead (0, 1)
 -- The signal is what its account learns: `y` it answers, `n` it does not, `a` it pauses us, `x` it refuses us
--- until somebody mends that, `r` it pauses us for this recipient, `b` this one was handed back, '' nothing.
+-- until somebody mends that, `r` it pauses us for this recipient, `b` this one was handed back,
+-- `w` the same and none of its account's day is used up, '' nothing.
 -- Gives a 1 or 0 per claim: moved, or came too late.
 local worker = ARGV[1]
 local own = worker ~= ''
@@ -63,8 +64,9 @@ local function learn(r, job_id, id, signal, pause_s, why)
       h.fails = 0
       call('HDEL', h.key, 'fails', 'failed')
     end
-  elseif signal == 'b' then
+  elseif signal == 'b' or signal == 'w' then
     if probed then call('HDEL', h.key, 'probe') end
+    if signal == 'w' and tonumber(call('HGET', h.key, 'sent') or 0) > 0 then call('HINCRBY', h.key, 'sent', -1) end
   elseif signal == 'n' then
     if probed then
       h.opened = h.opened + 1

@@ -5,7 +5,7 @@ local id = ARGV[1]
 if call('EXISTS', 'pr:session:' .. id) == 0 then return 0 end
 if ARGV[2] == 'now' then
   call('SADD', 'pr:sessions:asked', id)
-  call('ZADD', 'pr:sessions:due', seconds(NOW), id)
+  call('ZADD', 'pr:sessions:due', 'LT', seconds(NOW), id)
 elseif call('SISMEMBER', 'pr:sessions:asked', id) == 1 then
   return 1
 elseif ARGV[2] == '' then

@@ -32,9 +32,11 @@ from postrider.web import (
     keys,
     messages,
     metrics,
+    numbers,
     operations,
     problems,
     schedules,
+    sessions,
     simple,
     suppressions,
     traffic,
@@ -116,6 +118,8 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     app.register_blueprint(metrics.blueprint(service, gate))
     app.register_blueprint(access.blueprint(people, settings, gate))
     app.register_blueprint(audit.blueprint(log_, gate))
+    app.register_blueprint(sessions.blueprint(service, gate))
+    app.register_blueprint(numbers.blueprint(service, gate))
     app.register_blueprint(handover.blueprint(service, gate))
 
     @app.after_request

@@ -7,7 +7,9 @@ from apiflask import APIBlueprint
 from flask import Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from postrider import records
+from messengers.whatsapp_web import WhatsAppWeb
+from postrider import linked, records
+from postrider.model import Client
 from postrider.records import account_key
 from postrider.service import Service
 from postrider.standing import Kind, standings
@@ -79,22 +81,21 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         responses=problems(400),
     )
     def list_accounts(query_data: AccountsIn) -> Response:
-        service.phones.sync()
-        every_limit = service.sender.limits
-        who = client()
-        everybody = sorted(key for key in every_limit if service.phones.sees(who, key))
         _, behind = records.read_cursor(query_data.cursor)
+        service.phones.sync()
+        names, limits_of = _names(service, client()), service.sender.limits
+        everybody = sorted(key for key in names if key in limits_of)
         rest = [key for key in everybody if "/".join(key) > behind]
         shown = rest[: query_data.limit]
         found = standings(service.store.redis, [account_key(*key) for key in shown])
         accounts = []
         for key in shown:
-            stands, limits = found[account_key(*key)], every_limit[key]
+            stands, limits = found[account_key(*key)], limits_of[key]
             pause = stands.pause
             accounts.append(
                 AccountOut(
                     service=key[0],
-                    name=key[1],
+                    name=names[key],
                     state="away" if not limits.goes else "paused" if pause else "open",
                     pause=PauseOut(until=pause.until, kind=pause.kind, reason=pause.why)
                     if pause
@@ -111,3 +112,12 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         return Response(answer.model_dump_json(), content_type="application/json")
 
     return bp
+
+
+def _names(service: Service, who: Client) -> dict[tuple[str, str], str]:
+    """Account -> what `who` calls it; of linked phones those alone that are there for them."""
+    names = {key: key[1] for key in service.sender.limits if key[0] != WhatsAppWeb.name}
+    for session in service.phones.sessions.every() if service.phones.phone else ():
+        if session.shared or who.sees(session.owner):
+            names[WhatsAppWeb.name, session.id] = linked.name_of(session, who)
+    return names

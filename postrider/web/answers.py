@@ -86,6 +86,9 @@ class MessageOut(BaseModel):
     due_at: Annotated[datetime, Field(description="UTC")]
     due_local: Annotated[str, Field(description="The same in the service's zone")]
     expires_at: datetime | None
+    check_first: Annotated[
+        bool, Field(description="whatsapp-web: only to numbers that are on WhatsApp")
+    ]
     total: int
     counts: Annotated[dict[str, int], Field(description="State -> deliveries; no zeros")]
     files: list[FileOut]

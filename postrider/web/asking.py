@@ -90,6 +90,7 @@ def new_message(data: NewMessageIn, zone: ZoneInfo, who: Client) -> NewMessage:
             on_unknown=data.on_unknown,
             window=None if data.window is None else Window.asked(data.window),
             zone=data.timezone or zone.key,
+            check_first=data.check_first,
         ),
         dedupe_within_s=data.dedupe_within_s,
         callback_url=data.callback_url,

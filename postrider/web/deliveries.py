@@ -1,11 +1,15 @@
 """/api/v1/deliveries: found, seen, stopped, sent again."""
 
+from dataclasses import replace
 from zoneinfo import ZoneInfo
 
 from apiflask import APIBlueprint
 from flask import Response, jsonify
 
+from messengers.whatsapp_web import WhatsAppWeb
 from postrider import showing
+from postrider.finding import Wanted
+from postrider.model import Client
 from postrider.service import Service
 from postrider.web import asking, export
 from postrider.web.answers import DeliveriesOut, DeliveryOut, DeliveryWithAttemptsOut
@@ -30,13 +34,13 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         responses=problems(400) | export.documented("deliveries"),
     )
     def deliveries(query_data: DeliveriesIn) -> Response:
-        wanted = asking.wanted(query_data, zone, client())
+        wanted, who = _wanted(service, query_data, zone, client()), client()
         now = service.store.now()
         if kind := export.wanted():
-            rows = (showing.delivery(f, now) for f in service.finder.all_deliveries(wanted))
+            rows = (showing.delivery(f, now, who) for f in service.finder.all_deliveries(wanted))
             return export.stream(kind, rows, "deliveries")
         found, cursor = service.finder.deliveries(wanted, query_data.limit, query_data.cursor)
-        return jsonify(deliveries=[showing.delivery(f, now) for f in found], next=cursor)
+        return jsonify(deliveries=[showing.delivery(f, now, who) for f in found], next=cursor)
 
     @bp.get("/deliveries/<delivery_id>")
     @bp.output(DeliveryWithAttemptsOut)
@@ -50,7 +54,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         tries = service.store.attempts([delivery_id])[delivery_id]
         receipts = service.receipts.of([delivery_id])[delivery_id]
         return jsonify(
-            showing.delivery(found, service.store.now())
+            showing.delivery(found, service.store.now(), client())
             | {
                 "tries": [showing.attempt(a) for a in tries],
                 "receipts": [showing.receipt(r) for r in receipts],
@@ -62,7 +66,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.doc(summary="Stop one", security=ANY_SCHEME, responses=problems(403, 404, 409))
     def stop_one(delivery_id: str) -> Response:
         found = service.change_delivery("cancel", delivery_id, asking.owner_of(client()))
-        return jsonify(showing.delivery(found, service.store.now()))
+        return jsonify(showing.delivery(found, service.store.now(), client()))
 
     @bp.post("/deliveries/<delivery_id>/retry")
     @bp.output(DeliveryOut)
@@ -73,6 +77,15 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     )
     def retry(delivery_id: str) -> Response:
         found = service.change_delivery("retry", delivery_id, asking.owner_of(client()))
-        return jsonify(showing.delivery(found, service.store.now()))
+        return jsonify(showing.delivery(found, service.store.now(), client()))
 
     return bp
+
+
+def _wanted(service: Service, data: DeliveriesIn, zone: ZoneInfo, who: Client) -> Wanted:
+    """What the query asks for; a linked phone by the name that its client has for it."""
+    wanted = asking.wanted(data, zone, who)
+    if wanted.service != WhatsAppWeb.name or not wanted.account or who.may("admin"):
+        return wanted
+    account = service.phones.account_of(wanted.account, who.id) or wanted.account
+    return replace(wanted, account=account)

@@ -16,7 +16,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from messengers.whatsapp_web import WhatsAppWeb
 from postrider import counts, queue, room
+from postrider.model import Client
 from postrider.records import account_key
 from postrider.scripts import unavailable_when_redis_is
 from postrider.service import Service
@@ -59,8 +61,21 @@ class _All(Collector):
         return ()  # else registering would ask Redis
 
     def collect(self) -> Iterator[Metric]:
-        yield from _counted(self.service.store.redis)
-        yield from _now(self.service)
+        for metric in (*_counted(self.service.store.redis), *_now(self.service)):
+            yield _without_others(metric, client())
+
+
+def _without_others(metric: Metric, who: Client) -> Metric:
+    """`metric` without the linked phones of other clients, whose names are nobody else's business."""
+    mine = f"_{who.id}"  # a session's id ends so
+    if not who.may("admin"):
+        metric.samples = [
+            sample
+            for sample in metric.samples
+            if sample.labels.get("messenger") != WhatsAppWeb.name
+            or sample.labels.get("account", mine).endswith(mine)
+        ]
+    return metric
 
 
 def _counted(client: redis.Redis) -> Iterator[Metric]:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictStr
+from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictBool, StrictStr
 from typing_extensions import TypedDict
 
 from postrider import listing
@@ -58,6 +58,13 @@ class SendMessageIn(_Strict):
         Field(description="IANA zone of `send_at`", examples=["Europe/Berlin"]),
     ] = None
     template: TemplateIn | None = None
+    check_first: Annotated[
+        StrictBool,
+        Field(
+            description="whatsapp-web: a number that is not on WhatsApp fails at once, and nothing is sent to it. Each that"
+            " is not known yet is looked up, under WHATSAPP_WEB_CHECK_CAP; a delivery over it waits"
+        ),
+    ] = False
 
 
 class TakenDeliveryOut(BaseModel):

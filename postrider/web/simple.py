@@ -6,7 +6,7 @@ from apiflask import APIBlueprint
 from flask import Response, jsonify
 
 from postrider import listing
-from postrider.model import NewMessage, Recipient
+from postrider.model import NewMessage, Recipient, Terms
 from postrider.service import Service
 from postrider.web import asking
 from postrider.web.auth import ANY_SCHEME, Gate, audited, client, needs
@@ -42,6 +42,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
             send_at=listing.moment(json_data.send_at, json_data.timezone, zone),
             template=asking.template_of(json_data.template),
             owner=client().id,
+            terms=Terms(check_first=json_data.check_first),
         )
         message, recipients = service.accept(new, asking.once())
         audited(message.id)
