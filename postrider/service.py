@@ -30,7 +30,10 @@ from postrider.finding import Finder, Found, Summary, Wanted
 from postrider.handovers import Handovers
 from postrider.keys import Keys
 from postrider.ledger import Ledger
+from postrider.lookups import Lookups
 from postrider.model import Client, Message, NewMessage, Recipient, State, Terms, new_message_id
+from postrider.numbers import Numbers
+from postrider.older import Older
 from postrider.opening import opened
 from postrider.outbox import Outbox
 from postrider.phones import Phones
@@ -44,6 +47,7 @@ from postrider.settings import Settings
 from postrider.signing import Links
 from postrider.store import COMMIT_WITHIN_S, ENDED_ILL, ENDED_WELL, Page, Store, accepted
 from postrider.suppressions import Suppressions
+from postrider.tasks import Tasks
 from postrider.vault import Vault
 from postrider.webhooks import Webhooks
 
@@ -90,6 +94,9 @@ class Service:
         self.checks = Checks(settings, accounts, self.phones.account_of)
         self.phones.changed = self.sender.know_accounts
         self.webhooks.heard = self.phones.heard
+        numbers = Numbers(store.redis, settings.whatsapp_web_check_cap)
+        self.lookups = Lookups(numbers, self.phones, self._stop_account)
+        self.older = Older(Tasks(store.redis), self.phones, self.lookups, self, store.now)
         self.inbox = self.webhooks.inbox
         self.receipts = self.webhooks.receipts
         self.arrivals = self.webhooks.arrivals

@@ -21,7 +21,7 @@ from tests.test_outbox import DEAD, record, take
 
 ADMINS_ALONE = ("/api/v1/keys", "/api/v1/users", "/api/v1/suppressions")
 """Their ids are nobody's; tests/test_roles.py shows that a sender gets 403."""
-NO_IDS = ("/static/", "/hooks/", "/files/")
+NO_IDS = ("/static/", "/hooks/", "/files/", "/ws/")
 TAKES = {
     "GET /api/v1/messages/<message_id>": ("message", None),
     "PATCH /api/v1/messages/<message_id>": ("message", {"body": "taken", "paused": True}),
@@ -37,6 +37,8 @@ TAKES = {
     "GET /api/v1/files/<id>": ("file", None),
     "GET /api/v1/files/<id>/content": ("file", None),
     "DELETE /api/v1/files/<id>": ("file", None),
+    "GET /get-qr-code/<session_id>/": ("session", None),
+    "GET /get-session-info/<session_id>/": ("session", None),
 }
 """Every route with an id: whose kind it is, and a body. A new one has to stand here."""
 NOBODYS = {
@@ -45,6 +47,7 @@ NOBODYS = {
     "callback": "0" * 21 + "_000001",
     "schedule": "0" * 21,
     "file": "0" * 22,
+    "session": "nobodys",
 }
 LISTS = {
     "/api/v1/messages": "messages",
@@ -72,7 +75,12 @@ SECRETS = ("alphas-secret", "alphas-order", "alphas-tag", "555001")
 
 @pytest.fixture
 def env(env: dict[str, str]) -> dict[str, str]:
-    return env | {"WEBHOOK_SECRET": SECRET, "CALLBACK_ALLOW_PRIVATE": "127.0.0.0/8"}
+    return env | {
+        "WEBHOOK_SECRET": SECRET,
+        "CALLBACK_ALLOW_PRIVATE": "127.0.0.0/8",
+        "WAHA_URL": "http://127.0.0.1:9",  # where nobody listens
+        "WHATSAPP_WEB_SECRET": "planted-hook-secret",
+    }
 
 
 def rules(settings: Settings) -> Iterator[tuple[str, str]]:
@@ -132,12 +140,16 @@ class Tenants:
         assert made.status_code == 201, made.text
         form = {"f": ("alphas-secret.txt", b"x")}
         (kept,) = self.a("POST", "/api/v1/files", files=form).json()["files"]
+        named = self.a("POST", "/register-session/", json={"session_id": "alphas"})
+        assert named.status_code == 201, named.text
+        owner = self.a("GET", "/api/v1/me").json()["id"]
         self.ids: dict[str, list[str]] = {
             "message": [gone, waits],
             "delivery": [f"{mid}-{n}" for mid in (gone, waits) for n in range(2)],
             "callback": [event.id for event in events],
             "schedule": [made.json()["id"]],
             "file": [kept["id"]],
+            "session": ["alphas", f"alphas_{owner}"],
         }
 
     def _key(self, api: Api, name: str) -> Ask:

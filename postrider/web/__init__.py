@@ -35,9 +35,11 @@ from postrider.web import (
     operations,
     problems,
     schedules,
+    session_api,
     simple,
     suppressions,
     traffic,
+    ws,
 )
 from postrider.web.auth import SCHEMES, Gate
 from postrider.web.description import plain_names
@@ -115,6 +117,8 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     app.register_blueprint(access.blueprint(people, settings, gate))
     app.register_blueprint(audit.blueprint(log_, gate))
     app.register_blueprint(handover.blueprint(service.desk, gate, settings.max_file_bytes))
+    app.register_blueprint(ws.blueprint(service.older, gate))
+    app.register_blueprint(session_api.blueprint(service, gate))
 
     @app.after_request
     def harden(response: Response) -> Response:
