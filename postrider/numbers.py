@@ -24,6 +24,7 @@ from postrider.records import account_key
 from postrider.scripts import Scripts, unavailable_when_redis_is
 
 YES_KEPT_S, NO_KEPT_S = 30 * 86_400, 86_400
+HOUR_S = 3_600
 _WRITTEN = re.compile(r"(\+|00)?[0-9 ()./-]{5,40}")
 _PERSON = re.compile(r"([0-9]{5,15})@(s\.whatsapp\.net|c\.us)")
 

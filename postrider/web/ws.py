@@ -4,6 +4,7 @@ from typing import Any
 
 from apiflask import APIBlueprint
 from flask import Response, json, jsonify, request
+from flask.sansio.blueprints import BlueprintSetupState
 
 from postrider.errors import NotFound
 from postrider.older import LOGGED_IN, LOGGED_OUT, NAMES, NOBODY, SCAN, Older
@@ -22,7 +23,11 @@ _WAYS = (
 def blueprint(older: Older, gate: Gate) -> APIBlueprint:
     """The four routes over `older`."""
     bp = APIBlueprint("ws", __name__, url_prefix="/ws", tag="Older WhatsApp interface")
-    bp.record(lambda setup: setup.app.url_map.converters.setdefault("anything", raw.Anything))
+
+    @bp.record
+    def know_anything(setup: BlueprintSetupState) -> None:
+        setup.app.url_map.converters["anything"] = raw.Anything
+
     # The path holds texts and addresses, and the audit log names what a path holds unless told otherwise.
     bp.before_request(lambda: audited("-"))
     gate.guard(bp, "sender", query_is_ours=False)

@@ -1,7 +1,7 @@
 """The older session interface, over HTTP: register, scan, send; with and without the slash; and what others see of it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +18,23 @@ from tests.sidecar import Sidecar
 
 CHAT = "375447034810@s.whatsapp.net"
 SLASHES = pytest.mark.parametrize("slash", ["/", ""])
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Sidecar]:
+    with Sidecar() as found:
+        yield found
+
+
+@pytest.fixture
+def sidecar(running: Sidecar) -> Sidecar:
+    running.reset(scale=0.01)
+    return running
+
+
+@pytest.fixture
+def env(env: dict[str, str], sidecar: Sidecar) -> dict[str, str]:
+    return env | sidecar.env()
 
 
 Ask = Callable[..., requests.Response]

@@ -1,5 +1,6 @@
 """The older WhatsApp interface, by curl: every call and everything that comes of it, with the phone there, away, and unlinked meanwhile."""
 
+import itertools
 import json
 import re
 import signal
@@ -33,6 +34,7 @@ from tests.test_callbacks import SECRET
 ANA = "375291234567"
 NOBODY = "375290000000"
 CAP = 6
+COUNTER = itertools.count()
 
 
 class World:
@@ -198,7 +200,7 @@ Client = Callable[..., Caller]
 @pytest.fixture
 def caller(world: World, request: pytest.FixtureRequest) -> Iterator[Caller]:
     """A client that nobody knows yet."""
-    yield world.client(request.node.name[:50])
+    yield world.client(f"{request.node.originalname[:40]} {next(COUNTER)}")
     world.sidecar.heal()
     world.sidecar.absent()
 
