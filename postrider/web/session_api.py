@@ -4,6 +4,7 @@ Incoming messages go to `WEBHOOK_URL/<session>`, whichever way a session was mad
 """
 
 from datetime import datetime
+from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
 from apiflask import APIBlueprint
@@ -88,16 +89,18 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
             **documented(400, 401, 403, 409, 413, 415, 429, 503),
         },
     )
-    def register_session(json_data: RegisterSessionIn) -> tuple[Response, int]:
+    def register_session(json_data: RegisterSessionIn) -> Response:
         name = json_data.session_id
         audited(name)
         try:
             found = phones.get(client(), name)
         except NotFound:
-            return jsonify(_shown(phones.add(client(), name), client())), 201
+            answer = jsonify(_shown(phones.add(client(), name), client()))
+            answer.status_code = HTTPStatus.CREATED
+            return answer
         if not found.wanted:
             found = phones.start(client(), name)
-        return jsonify(_shown(found, client())), 200
+        return jsonify(_shown(found, client()))
 
     @bp.get("/get-qr-code/<session_id>/", strict_slashes=False)
     @needs("sender")  # whoever scans it, is in
