@@ -15,7 +15,7 @@ from typing import Literal
 from messengers.phones import Checked, Trouble
 from messengers.whatsapp_web import WhatsAppWeb
 from postrider.accounts import DEFAULT
-from postrider.errors import InvalidRequest, NotFound
+from postrider.errors import InvalidRequest
 from postrider.model import Client
 from postrider.numbers import Found, Known, Numbers, digits_of
 from postrider.phones import Phones
@@ -74,7 +74,6 @@ class Lookups:
         """The session that `who` means; '' is its only one, or `default`. Raises NotFound, InvalidRequest."""
         if self.phones.phone is None:
             raise InvalidRequest("service", f"{WhatsAppWeb.name} is not set up here")
-        self.phones.sync()
         if found := self.phones.account_of(name or DEFAULT, who.id):
             return found
         return self.phones.get(who, name or DEFAULT).id

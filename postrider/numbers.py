@@ -26,6 +26,8 @@ from postrider.scripts import Scripts, unavailable_when_redis_is
 YES_KEPT_S, NO_KEPT_S = 30 * 86_400, 86_400
 HOUR_S = 3_600
 _WRITTEN = re.compile(r"(\+|00)?[0-9 ()./-]{5,40}")
+_MEXICAN = re.compile(r"521([0-9]{10})")
+"""Mobile numbers of Mexico had a 1 before them until 2019. WhatsApp's ids still have it; phonenumbers refuses it."""
 _PERSON = re.compile(r"([0-9]{5,15})@(s\.whatsapp\.net|c\.us)")
 
 Found = Literal["yes", "no", "unknown"]
@@ -63,8 +65,11 @@ def digits_of(given: str) -> str:
     text = given.strip()
     if not (text.isascii() and _WRITTEN.fullmatch(text)):
         return ""
+    digits = re.sub(r"^00|[^0-9]", "", text)
+    if mexican := _MEXICAN.fullmatch(digits):
+        digits = f"52{mexican[1]}"
     try:
-        number = phonenumbers.parse(f"+{re.sub('^([+]|00)', '', text)}")
+        number = phonenumbers.parse(f"+{digits}")
     except phonenumbers.NumberParseException:
         return ""
     if not phonenumbers.is_possible_number(number):

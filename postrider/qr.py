@@ -106,14 +106,12 @@ def _dark(picture: bytes) -> Iterator[list[bool]]:
         ]
 
 
-def _samples(line: bytes, depth: int) -> list[int]:
+def _samples(line: bytearray, depth: int) -> list[int]:
     mask = (1 << depth) - 1
     return [byte >> shift & mask for byte in line for shift in range(8 - depth, -1, -depth)]
 
 
-def _is_dark(
-    pixel: Sequence[int], colour: int, depth: int, palette: bytes, clear: bytes
-) -> bool:
+def _is_dark(pixel: Sequence[int], colour: int, depth: int, palette: bytes, clear: bytes) -> bool:
     """Whether a pixel is dark on white paper."""
     if colour == 3:
         index = pixel[0]

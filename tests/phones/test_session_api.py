@@ -42,12 +42,11 @@ Ask = Callable[..., requests.Response]
 
 def caller(api: Api, clients: Clients, name: str, role: Role = "sender") -> Ask:
     _, key = clients.add_key(name, role, "tests", Quota())
+    api.auth = None
 
     def ask(method: str, path: str, **more: Any) -> requests.Response:
         headers = {"Authorization": f"Token token={key}"} | more.pop("headers", {})
-        answer = api.request(
-            method, path, headers=headers, auth=None, allow_redirects=False, **more
-        )
+        answer = api.request(method, path, headers=headers, allow_redirects=False, **more)
         shown = answer.text.strip() if answer.headers["Content-Type"] != "image/png" else "(a PNG)"
         print(f"$ curl -X {method} HOST{path} {json.dumps(more)}\n{answer.status_code} {shown}")  # noqa: T201 - each answer is to be seen
         return answer
@@ -62,7 +61,6 @@ def clients(client: redis.Redis) -> Clients:
 
 @pytest.fixture
 def ana(api: Api, clients: Clients) -> Ask:
-    api.auth = None
     return caller(api, clients, "ana")
 
 

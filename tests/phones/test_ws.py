@@ -163,7 +163,7 @@ class Caller:
 
     def comes(self, task: str, within_s: float = 20) -> Any:
         """What is posted for a task; shows it."""
-        wait_until(lambda: self.came(task), within_s, f"the result of {task}")
+        wait_until(lambda: self.came(task), within_s / 3, f"the result of {task}")
         got = next(got for got in self.world.receiver.calls if got.json["task_id"] == task)
         print(f"return URL: POST {got.path} {got.body.decode()}")  # noqa: T201 - to be seen
         assert got.json == {"task_id": task, "result": got.json["result"]}
@@ -182,9 +182,9 @@ class Caller:
         return self
 
     def scan(self) -> None:
-        wait_until(lambda: self.world.sidecar.status(self.session) == "SCAN_QR_CODE", 20, "a code")
+        wait_until(lambda: self.world.sidecar.status(self.session) == "SCAN_QR_CODE", 7, "a code")
         self.world.sidecar.scan(self.session)
-        wait_until(lambda: self.state() == "linked", 20, "a linked phone")
+        wait_until(lambda: self.state() == "linked", 7, "a linked phone")
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +250,7 @@ def test_a_call_without_a_session_starts_the_login_and_is_done_once_it_is_linked
     world: World, caller: Caller, what: str
 ) -> None:
     task = caller.call(what, ANA, *(["Hi"] if what == "message" else []))
-    wait_until(lambda: caller.state() == "scan", 20, "a code to scan")
+    wait_until(lambda: caller.state() == "scan", 7, "a code to scan")
     assert caller.came(task) == []
     caller.scan()
     assert caller.comes(task) is True
@@ -272,7 +272,7 @@ def test_what_is_asked_while_the_phone_is_away_is_done_when_it_is_back(
 ) -> None:
     caller.linked()
     world.sidecar.drop(caller.session, away=True)
-    wait_until(lambda: caller.state() == "dropped", 20, "a lost session")
+    wait_until(lambda: caller.state() == "dropped", 7, "a lost session")
     tasks_ = [
         caller.call("check", ANA),
         caller.call("message", ANA, "late"),
@@ -408,12 +408,10 @@ def test_a_malformed_call_is_refused_in_words(world: World, caller: Caller, path
         "http://[fd00::1]/", "http://100.64.0.1/",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("encoded", [False, True])
-def test_a_return_url_that_is_not_public_is_refused(
-    world: World, caller: Caller, url: str, encoded: bool
-) -> None:
-    back = quote(url, safe="") if encoded else url
-    for call in (f"check/{ANA}", f"message/{ANA}/Hi", "login", "logout"):
+def test_a_return_url_that_is_not_public_is_refused(world: World, caller: Caller, url: str) -> None:
+    calls = [f"check/{ANA}", f"message/{ANA}/Hi", "login", "logout"]
+    for n, call in enumerate(calls if url == "http://10.0.0.1/" else calls[1:2]):
+        back = quote(url, safe="") if n % 2 else url
         status, told = caller.curl(f"/ws/{call}/{back}")
         assert (status, told["status"]) == (400, "error")
         assert "return URL" in told["error"]
