@@ -15,7 +15,7 @@ from postrider.checks import Checks, unstorable
 from postrider.errors import Forbidden, IllegalTransition, InvalidRequest, NotFound, Unavailable
 from postrider.lookups import Looked
 from postrider.model import Client, Message, NewMessage, Recipient
-from postrider.numbers import NOT_LINKED, STOPPED, digits_of
+from postrider.numbers import NOT_LINKED, STOPPED, number_of
 from postrider.phones import LEASE_S, SERVICE, Phones
 from postrider.sessions import Session, session_id
 from postrider.tasks import Kind, Result, Task, Tasks
@@ -95,7 +95,7 @@ class Older:
     def check(self, client: Client, phone: str, url: str) -> str:
         """Finds out whether a number is on WhatsApp; gives the task's id. Raises as `message`."""
         self._check(phone, None, url)
-        if not (number := digits_of(phone)):
+        if not (number := number_of(phone)):
             raise InvalidRequest("phone", "is no number with country code")
         session = self._session(client)
         self._link(client, session)

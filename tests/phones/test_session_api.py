@@ -9,12 +9,16 @@ import redis
 import requests
 
 from postrider.clients import Clients
-from postrider.model import Quota, Role
+from postrider.errors import Forbidden, InvalidRequest
+from postrider.model import Client, Quota, Role
 from postrider.sender import DeliveryFailed
-from postrider.service import Service
+from postrider.service import Service, open_accounts
+from postrider.settings import Settings
+from postrider.store import Store
 from postrider.transport import Blocking
 from tests.conftest import Api, wait_until
 from tests.sidecar import Sidecar
+from tests.test_callbacks import SECRET
 
 CHAT = "375447034810@s.whatsapp.net"
 SLASHES = pytest.mark.parametrize("slash", ["/", ""])
@@ -231,3 +235,65 @@ def test_the_same_call_again_sends_nothing_twice(ana: Ask, service: Service) -> 
         for _ in range(2)
     }
     assert len(ids) == 1
+
+
+# -- which session the other older interface means
+
+
+BACK = "https://example.com/"
+OWNER = Client("", "postrider", "admin")
+ANN = Client("ann", "ann", "sender")
+
+
+@pytest.fixture
+def meant(env: dict[str, str], client: redis.Redis) -> Callable[..., Service]:
+    def make(**more: str) -> Service:
+        settings = Settings.from_env(env | {"WEBHOOK_SECRET": SECRET, **more}, None)
+        return Service(Store(client), settings, open_accounts(settings))
+
+    return make
+
+
+def test_a_session_that_is_shared_is_sent_by_and_not_logged_out(
+    meant: Callable[..., Service],
+) -> None:
+    service = meant()
+    service.phones.add(OWNER, "default", shared=True)
+    id_ = service.older.message(ANN, CHAT, "Hi", BACK)
+    found = service.delivery(f"{id_}-0", "ann")
+    assert found.delivery.recipient.account == "default"
+    for call in (service.older.login, service.older.logout):
+        with pytest.raises(Forbidden):
+            call(ANN, BACK)
+    assert len(service.phones.sessions.every()) == 1
+
+
+def test_the_setting_names_the_session(meant: Callable[..., Service]) -> None:
+    service = meant(WS_SESSION="shop")
+    service.phones.add(ANN, "other")
+    service.older.login(ANN, BACK)
+    assert [one.id for one in service.phones.sessions.every()] == ["other_ann", "shop_ann"]
+
+
+def test_a_session_that_rests_is_left_so_until_somebody_logs_in(
+    meant: Callable[..., Service],
+) -> None:
+    service = meant()
+    sessions = service.phones.sessions
+    added = service.phones.add(ANN, "shop")
+    sessions.change(added, wanted=False, state="stopped", number="375447000000")
+    service.older.check(ANN, CHAT, BACK)
+    service.older.message(ANN, CHAT, "Hi", BACK)
+    (now,) = sessions.every()
+    assert (now.state, now.wanted) == ("stopped", False)
+    service.older.login(ANN, BACK)
+    (now,) = sessions.every()
+    assert (now.state, now.wanted) == ("starting", True)
+
+
+def test_without_a_sidecar_nothing_is_taken(
+    env: dict[str, str], meant: Callable[..., Service]
+) -> None:
+    service = meant(WAHA_URL="")
+    with pytest.raises(InvalidRequest, match="WAHA_URL"):
+        service.older.check(ANN, CHAT, BACK)
