@@ -144,6 +144,7 @@ class Older:
         new = sessions.add(self._name, client.id, self.now()) or sessions.get(self._id(client))
         if new is None:
             raise Unavailable("the session is being deleted; try again")
+        sessions.look_now(new.id)  # a keeper makes it at the sidecar
         self.phones.sync()
         return new
 
