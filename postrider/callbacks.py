@@ -24,6 +24,8 @@ LONGEST_WAIT_S = 86_400.0
 """Of those that a receiver names."""
 GIVEN_UP_S = sum(SCHEDULE_S) * (1 + JITTER)
 """Seconds after which one waits no longer behind others, at a host that answers none of them."""
+TASK_ENDED = "task.ended"
+"""The type of an event that tells what came of a task: see `tasks.py`."""
 SAID = 200
 """Characters of an answer that are kept when it is no yes."""
 _as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -55,8 +57,11 @@ class Event:
         return _as_json({"type": self.type, "timestamp": at, "data": self.data}).encode()
 
     def task_body(self) -> bytes:
-        """The older form: whether it was sent."""
-        return _as_json({"task_id": self.task, "result": self.type == "delivery.sent"}).encode()
+        """The older form: whether it was sent, or what came of a task that sends nothing."""
+        result = self.type == "delivery.sent"
+        if self.type == TASK_ENDED:
+            result = self.data["result"]
+        return _as_json({"task_id": self.task, "result": result}).encode()
 
 
 def _delivery(told: Mapping[str, Any]) -> dict[str, Any]:

@@ -194,12 +194,16 @@ class Checks:
             if new.callback_format != "event":
                 raise InvalidRequest("callback_format", "is for a callback_url, and there is none")
             return
+        self.callback_url(new.callback_url)
+
+    def callback_url(self, url: str, field: str = "callback_url") -> None:
+        """Whether callbacks may go there. Raises InvalidRequest."""
         if self.settings.webhook_secret is None:
-            raise InvalidRequest("callback_url", "callbacks need WEBHOOK_SECRET, which is not set")
+            raise InvalidRequest(field, "callbacks need WEBHOOK_SECRET, which is not set")
         try:
-            self.settings.guard.target(new.callback_url)
+            self.settings.guard.target(url)
         except Refused as error:
-            raise InvalidRequest("callback_url", str(error)) from None
+            raise InvalidRequest(field, str(error)) from None
 
     def times(self, new: NewMessage, now: datetime) -> None:
         """Whether its times can be kept. Raises InvalidRequest."""

@@ -18,12 +18,16 @@ from postrider.phones import LEASE_S
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import Store
+from postrider.tasks import Task
 
 log = logging.getLogger("postrider.keeper")
 
 STOPS = {signal.SIGTERM, signal.SIGINT}
 PLACES = 20
 """Sessions that are looked at at once."""
+TASKS = 10
+IN_A_ROW = 50
+"""Tasks that are worked on at once, each of another queue; and of one queue, before others have their turn."""
 LOOK_S = 0.5
 """Seconds between two looks at what is due."""
 REDIS_AWAY_S = 2.0
@@ -53,6 +57,7 @@ class Keeper:
         self.lease_s = lease_s
         self._stopping = threading.Event()
         self._at_work: set[str] = set()
+        self._tasks: set[str] = set()
 
     def stop(self) -> None:
         """Makes `work` come to its end; looks under way are not waited for: others take over."""
@@ -66,7 +71,7 @@ class Keeper:
     def work(self) -> None:
         """Looks at what is due until it is told to stop."""
         log.info("the keeper is ready")
-        threads = ThreadPoolExecutor(PLACES, "look")
+        threads = ThreadPoolExecutor(PLACES + TASKS, "look")
         try:
             while not self._stopping.wait(self.look_s):
                 self._quietly(lambda: self._turn(threads))
@@ -80,12 +85,33 @@ class Keeper:
         for id_ in phones.sessions.take_due(PLACES - len(self._at_work), self.lease_s):
             self._at_work.add(id_)
             threads.submit(self._look, id_)
+        for task in self.service.older.take(TASKS - len(self._tasks)):
+            self._tasks.add(task.id)
+            threads.submit(self._work, task)
 
     def _look(self, id_: str) -> None:
         try:
             self._quietly(lambda: self.service.phones.look(id_))
         finally:
             self._at_work.discard(id_)
+
+    def _work(self, first: Task) -> None:
+        try:
+            self._quietly(lambda: self._work_on(first))
+        finally:
+            self._tasks.discard(first.id)
+
+    def _work_on(self, first: Task) -> None:
+        """Works on it and on those behind it."""
+        task: Task | None = first
+        for _ in range(IN_A_ROW):
+            if task is None:
+                return
+            if self._stopping.is_set():
+                break
+            task = self.service.older.work(task)
+        if task is not None:
+            self.service.older.hand_back(task)
 
     def _quietly(self, chore: Callable[[], None]) -> None:
         """Does it; what breaks is logged, and due again later."""

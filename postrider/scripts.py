@@ -19,7 +19,7 @@ R = TypeVar("R")
 def _texts() -> dict[str, tuple[str, str]]:
     """Name of a script -> its SHA-1, and its text behind what all share. Read once a process."""
     folder = resources.files("postrider") / "lua"
-    more = {"callbacks": (folder / "_callbacks.lua").read_text()}
+    more = {name: (folder / f"_{name}.lua").read_text() for name in ("callbacks", "task")}
     shared = "".join((folder / name).read_text() for name in ("_lib.lua", "_accounts.lua"))
     texts = {
         path.name.removesuffix(".lua"): shared

@@ -42,6 +42,7 @@ from postrider.model import (
     Terms,
     new_message_id,
 )
+from postrider.older import Older
 from postrider.opening import opened
 from postrider.outbox import Outbox
 from postrider.phones import SERVICE, Phones
@@ -55,6 +56,7 @@ from postrider.settings import Settings
 from postrider.signing import Links
 from postrider.store import COMMIT_WITHIN_S, ENDED_ILL, ENDED_WELL, Page, Store, accepted
 from postrider.suppressions import Suppressions
+from postrider.tasks import Tasks
 from postrider.vault import Vault
 from postrider.webhooks import Webhooks
 
@@ -105,6 +107,7 @@ class Service:
         self.lookups = Lookups(self.sender.first.numbers, self.phones, self._stop_account)
         self.webhooks.heard = self.phones.heard
         self.webhooks.sync = self.phones.sync
+        self.older = Older(Tasks(store.redis), self.phones, self.lookups, self, store.now)
         self.inbox = self.webhooks.inbox
         self.receipts = self.webhooks.receipts
         self.arrivals = self.webhooks.arrivals

@@ -21,7 +21,7 @@ from tests.test_outbox import DEAD, record, take
 
 ADMINS_ALONE = ("/api/v1/keys", "/api/v1/users", "/api/v1/suppressions")
 """Their ids are nobody's; tests/test_roles.py shows that a sender gets 403."""
-NO_IDS = ("/static/", "/hooks/", "/files/")
+NO_IDS = ("/static/", "/hooks/", "/files/", "/ws/")
 TAKES = {
     "GET /api/v1/messages/<message_id>": ("message", None),
     "PATCH /api/v1/messages/<message_id>": ("message", {"body": "taken", "paused": True}),
@@ -48,6 +48,8 @@ TAKES = {
     "GET /api/v1/sessions/<name>/passkey": ("session", None),
     "POST /api/v1/sessions/<name>/passkey": ("session", {"confirm": True}),
     "PUT /api/v1/sessions/<name>/presence": ("session", {"online": True}),
+    "GET /get-qr-code/<session_id>/": ("session", None),
+    "GET /get-session-info/<session_id>/": ("session", None),
 }
 """Every route with an id: whose kind it is, and a body. A new one has to stand here."""
 NOBODYS = {
@@ -85,7 +87,7 @@ SECRETS = ("alphas-secret", "alphas-order", "alphas-tag", "555001")
 
 @pytest.fixture
 def env(env: dict[str, str]) -> dict[str, str]:
-    nobody = {"WAHA_URL": "http://127.0.0.1:9"}
+    nobody = {"WAHA_URL": "http://127.0.0.1:9", "WHATSAPP_WEB_SECRET": "planted-hook-secret"}
     return env | {"WEBHOOK_SECRET": SECRET, "CALLBACK_ALLOW_PRIVATE": "127.0.0.0/8"} | nobody
 
 

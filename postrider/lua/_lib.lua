@@ -63,6 +63,7 @@
 --   pr:outbox                  list    events that callbacks are to tell, a line of JSON each: see `tell`
 --   pr:tasks:<message>         bitmap  whose end was told, where that is told once
 --   pr:c:<callback>, pr:cb:... see _callbacks.lua
+--   pr:task:<task>, pr:work:... see tasks.py
 --   pr:wake                    channel a due time (s), told to sleeping workers
 --   pr:client:<client>         hash    kind (`key`, `user`), name, role, secret (hashed), by, created, disabled (s), rate,
 --                                      waiting, recipients

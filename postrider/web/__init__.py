@@ -36,10 +36,12 @@ from postrider.web import (
     operations,
     problems,
     schedules,
+    session_api,
     sessions,
     simple,
     suppressions,
     traffic,
+    ws,
 )
 from postrider.web.auth import SCHEMES, Gate
 from postrider.web.description import gated, plain_names
@@ -121,6 +123,8 @@ def create_app(settings: Settings, *, sweeps: bool = True) -> Flask:
     app.register_blueprint(sessions.blueprint(service, gate))
     app.register_blueprint(numbers.blueprint(service, gate))
     app.register_blueprint(handover.blueprint(service, gate))
+    app.register_blueprint(ws.blueprint(service.older, gate))
+    app.register_blueprint(session_api.blueprint(service, gate))
 
     @app.after_request
     def harden(response: Response) -> Response:

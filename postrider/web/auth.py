@@ -27,7 +27,8 @@ from postrider.web.address import origin
 View = TypeVar("View", bound=Callable[..., object])
 SENDS = {
     *("POST /send_message", "POST /api/v1/messages", "POST /api/v1/messages/batch"),
-    *("POST /data", "POST /msg"),
+    *("POST /data", "POST /msg", "POST /send-message/"),
+    "POST /ws/message/{phone}/{message}/{return_url}",
 }
 """What is done all day, and has a stream of its own in the audit log."""
 ASKS = {"POST /init", "POST /cons"}
@@ -117,14 +118,19 @@ class Gate:
         def refuse(status: int) -> Response:
             return problems.answer(status, "Unauthorized access")
 
-    def guard(self, blueprint: APIBlueprint, role: Role | None = None) -> APIBlueprint:
-        """`blueprint`, with every one of its routes behind a login. `role`: what all of them ask for at least."""
+    def guard(
+        self, blueprint: APIBlueprint, role: Role | None = None, *, query_is_ours: bool = True
+    ) -> APIBlueprint:
+        """`blueprint`, with every one of its routes behind a login. `role`: what all of them ask for at least.
+
+        `query_is_ours`: what stands behind the `?` is for us, so that nothing is given twice there.
+        """
 
         def enter() -> None:
             if request.method != "OPTIONS":  # says no more than which methods there are, to anybody
                 self._demand(_role_for(role))
                 for name, values in request.args.lists():
-                    if len(values) > 1:
+                    if query_is_ours and len(values) > 1:
                         raise InvalidRequest(name, "is given more than once")
 
         blueprint.before_request(self._auth.login_required(enter))

@@ -14,6 +14,7 @@ worker_class = "postrider.patience.PatientWorker"
 threads = THREADS
 graceful_timeout = 30
 keepalive = 5
+limit_request_line = 8190  # the most there is: an older interface has whole texts in it
 loglevel = "warning"
 # The heartbeat file must lie in memory: on a busy disk a healthy process looks hung.
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
