@@ -254,7 +254,7 @@ class Phones:
         self._tell(session, new)
         if new.state == "scan":
             new = self._show_code(phone, new)
-        elif session.code:
+        elif session.code or (new.state == "passkey" and session.state != "passkey"):
             self._settled(new)
         self.sessions.look_in(id_, follows.look_in_s)
 

@@ -27,9 +27,11 @@ from postrider.errors import (
 from postrider.fetching import Fetching
 from postrider.files import Files, Stored
 from postrider.finding import Finder, Found, Summary, Wanted
+from postrider.forwarding import tells
 from postrider.handovers import Handovers
 from postrider.keys import Keys
 from postrider.ledger import Ledger
+from postrider.media import Awaited
 from postrider.model import Client, Message, NewMessage, Recipient, State, Terms, new_message_id
 from postrider.opening import opened
 from postrider.outbox import Outbox
@@ -86,10 +88,13 @@ class Service:
         self.fetching = Fetching(self.files, settings.file_guard, settings.max_file_bytes)
         self.sender = Sender(store, settings, accounts, self.counts, self.files, self._stop_account)
         self.webhooks = Webhooks(store, settings, accounts)
-        self.phones = Phones(Sessions(store.redis), settings, accounts, self.alerts, store.now)
+        sessions = Sessions(store.redis, tells(settings.webhook_url, store.now))
+        self.phones = Phones(sessions, settings, accounts, self.alerts, store.now)
+        self.awaited = Awaited(store.redis, self.vault)
         self.checks = Checks(settings, accounts, self.phones.account_of)
         self.phones.changed = self.sender.know_accounts
         self.webhooks.heard = self.phones.heard
+        self.webhooks.sync = self.phones.sync
         self.inbox = self.webhooks.inbox
         self.receipts = self.webhooks.receipts
         self.arrivals = self.webhooks.arrivals
@@ -366,6 +371,7 @@ class Service:
         if rescued := self.store.rescue(RESCUE_AFTER_S):
             log.warning("armed %d deliveries anew that stood in no list", rescued)
         self.schedules.sweep()
+        self.awaited.forget()
         self.files.sweep(now)
 
 
