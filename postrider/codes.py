@@ -210,7 +210,10 @@ class Codes:
         """How it stands with a session's codes: `alive`, `expired`, `last`, `deleted`, or the session's state."""
         if session is None:
             return "deleted"
-        if session.state not in {"scan", "starting"}:  # a sidecar may start it anew between two codes
+        if session.state not in {
+            "scan",
+            "starting",
+        }:  # a sidecar may start it anew between two codes
             return session.state
         if post.ends_at and records.moment_of(self._redis) < post.ends_at:
             return "alive"
@@ -255,7 +258,9 @@ class Codes:
 
     def _asked_for_files(self) -> tuple[str, ...]:
         """The places that take files; asked for once, as Apprise is large."""
-        found = ((url, notifications.look(url, tls_verify=self._tls_verify)) for url in self._places)
+        found = (
+            (url, notifications.look(url, tls_verify=self._tls_verify)) for url in self._places
+        )
         return tuple(url for url, place in found if place and place.takes_files)
 
     # -- besides

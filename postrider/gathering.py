@@ -92,7 +92,9 @@ class Gathering:
         for due in self._awaited.take(room, OF_ONE, busy, self._lease_s):
             with self._lock:
                 self._busy[due.account] += 1
-            if not self._hands.give(partial(self._gather, due)):  # it is due again at its lease's end
+            if not self._hands.give(
+                partial(self._gather, due)
+            ):  # it is due again at its lease's end
                 self._left(due)
 
     def _left(self, due: Due) -> None:

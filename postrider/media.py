@@ -78,16 +78,12 @@ class Awaited:
         self.scripts = Scripts(client)
 
     @unavailable_when_redis_is
-    def take(
-        self, most: int, of_one: int, busy: Mapping[str, int], lease_s: float
-    ) -> list[Due]:
+    def take(self, most: int, of_one: int, busy: Mapping[str, int], lease_s: float) -> list[Due]:
         """Some to be fetched now, `of_one` account so many at once; given to another when they are not settled within the lease.
 
         `busy`: how many of an account are under way here.
         """
-        rows = self.scripts.run(
-            "media_take", most, of_one, json.dumps(busy), lease_s, LOOKED_AT
-        )
+        rows = self.scripts.run("media_take", most, of_one, json.dumps(busy), lease_s, LOOKED_AT)
         return [
             Due(
                 id_.decode(),

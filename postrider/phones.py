@@ -291,7 +291,11 @@ class Phones:
         """Has operators told, once, that a phone is away or has been unlinked; and that it is there again."""
         if after.state == "linked":
             self.alerts.over(LOST, after.id, f"session {after.id} is there again")
-        elif before.state in {"linked", "dropped"} and after.state in {"dropped", "scan", "unlinked"}:
+        elif before.state in {"linked", "dropped"} and after.state in {
+            "dropped",
+            "scan",
+            "unlinked",
+        }:
             what = "has dropped, and is being brought back"
             if after.state != "dropped":
                 what = f"is no longer linked: postrider sessions link {after.id}"
@@ -350,9 +354,7 @@ class Phones:
 
     def _talk(self, talk: Talk[T]) -> T:
         if not hasattr(self._local, "transport"):
-            self._local.transport = Blocking(
-                lambda _: None, tls_verify=self.settings.tls_verify
-            )
+            self._local.transport = Blocking(lambda _: None, tls_verify=self.settings.tls_verify)
         reply: Reply | NoReply
         try:
             request = next(talk)
@@ -362,4 +364,3 @@ class Phones:
         except StopIteration as stop:
             found: T = stop.value
             return found
-

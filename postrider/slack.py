@@ -74,9 +74,7 @@ class Slack:
 
     def change(self, channel: str, ts: str, text: str, until: float) -> bool:
         """Has a message say something else; False when somebody has deleted it."""
-        return self._unless_gone(
-            lambda c: c.chat_update(channel=channel, ts=ts, text=text), until
-        )
+        return self._unless_gone(lambda c: c.chat_update(channel=channel, ts=ts, text=text), until)
 
     def forget(self, channel: str, ts: str, until: float) -> bool:
         """Deletes a message; False when somebody has."""
@@ -179,7 +177,9 @@ class Slack:
         after_s = None
         if response.status_code == 429 or word in {"ratelimited", "rate_limited"}:
             named = str(response.headers.get("Retry-After") or "")
-            after_s = float(named) if named.isascii() and named.isdigit() and len(named) < 6 else 1.0
+            after_s = (
+                float(named) if named.isascii() and named.isdigit() and len(named) < 6 else 1.0
+            )
         return NotTaken(why, word, after_s)
 
     def _made(self) -> Any:

@@ -167,7 +167,9 @@ class FakeSlack:
         if not 0 < limit < 1000:
             return _no("invalid_limit")
         types = str(asked.get("types", "public_channel")).split(",")
-        seen = [c for c in self.channels if c["id"] not in self.private or "private_channel" in types]
+        seen = [
+            c for c in self.channels if c["id"] not in self.private or "private_channel" in types
+        ]
         at = int(asked.get("cursor") or 0)
         after = at + self.page
         cursor = str(after) if after < len(seen) else ""

@@ -226,9 +226,7 @@ def signed(body: bytes, secret: str = HOOK_SECRET) -> dict[str, str]:
     return {"X-Webhook-Hmac": digest, "Content-Type": "application/json"}
 
 
-def posted(
-    api: Api, body: bytes, headers: dict[str, str], account: str = "shop"
-) -> int:
+def posted(api: Api, body: bytes, headers: dict[str, str], account: str = "shop") -> int:
     path = f"/hooks/{WhatsAppWeb.name}/{account}"
     return api.post(path, data=body, headers=headers, auth=()).status_code  # type: ignore[arg-type]
 
@@ -272,7 +270,10 @@ def test_a_repeat_is_kept_and_told_once(
     api: Api, service: Service, sidecar: Sidecar, client: redis.Redis
 ) -> None:
     service.phones.add(ADMIN, "shop")
-    media = {"hasMedia": True, "media": {"url": "http://localhost:3000/api/files/x", "mimetype": "image/png"}}
+    media = {
+        "hasMedia": True,
+        "media": {"url": "http://localhost:3000/api/files/x", "mimetype": "image/png"},
+    }
     for _ in range(3):
         for body in (wrote(), wrote(id_="A2", **media)):
             assert posted(api, body, signed(body)) == 200
@@ -561,7 +562,12 @@ def test_a_phone_that_is_sent_much_keeps_no_others_waiting(oddly: Service, odd: 
     for n in range(20):
         body = wrote("busy", f"B{n}", hasMedia=True, media={"mimetype": "image/png", "url": "x"})
         oddly.arrivals.take(
-            WhatsAppWeb.name, "busy", adapter.incoming(body), kept=100, opt_out=nothing, opt_in=nothing
+            WhatsAppWeb.name,
+            "busy",
+            adapter.incoming(body),
+            kept=100,
+            opt_out=nothing,
+            opt_in=nothing,
         )
     gatherer = gathering(oddly, within_s=30.0)
     wait_until(lambda: (gatherer.turn(), len(odd.asked) == 2)[1])
@@ -655,7 +661,10 @@ def test_a_client_sees_what_came_to_its_own_sessions_and_no_other(
             more = {"cursor": cursor} if cursor else {}
             headers = {"Authorization": f"Bearer {keys[who]['key']}"}
             answer = api.get(
-                "/api/v1/incoming", params={"limit": 5} | params | more, headers=headers, auth=()  # type: ignore[arg-type]
+                "/api/v1/incoming",
+                params={"limit": 5} | params | more,
+                headers=headers,
+                auth=(),  # type: ignore[arg-type]
             )
             assert answer.status_code == 200, answer.text
             assert {row["session"] for row in answer.json()["incoming"]} <= {"shop"}
@@ -668,7 +677,9 @@ def test_a_client_sees_what_came_to_its_own_sessions_and_no_other(
         assert seen(who) == seen(who, session="shop") == mine
         assert seen(who, account=ids[who]) == mine
         assert seen(who, session="office") == seen(who, account="shop") == []
-    assert seen("alpha", account=ids["beta"]) == seen("gamma") == seen("gamma", session="shop") == []
+    assert (
+        seen("alpha", account=ids["beta"]) == seen("gamma") == seen("gamma", session="shop") == []
+    )
     assert len(heard(api, limit="100")) == 36
     assert {row["text"][:7] for row in heard(api, session="shop", limit="100")} == {"to ours"}
     assert len(heard(api, account=ids["beta"], limit="100")) == 12
@@ -676,9 +687,7 @@ def test_a_client_sees_what_came_to_its_own_sessions_and_no_other(
     assert both.status_code == 400
 
 
-def test_a_clients_file_is_its_own(
-    api: Api, service: Service, sidecar: Sidecar
-) -> None:
+def test_a_clients_file_is_its_own(api: Api, service: Service, sidecar: Sidecar) -> None:
     alpha, beta = (
         api.post("/api/v1/keys", json={"name": name, "role": "viewer"}).json()
         for name in ("alpha", "beta")
