@@ -54,10 +54,15 @@ class Paces(BaseModel):
 
 
 class PhonePaces(Paces):
-    """What a linked phone may do besides: `gap_s` seconds, least and most, between two messages; nothing, unless it is `there`."""
+    """What a linked phone may do besides: `gap_s` seconds, least and most, between two messages; nothing, unless it is `there`.
+
+    `owner`: the id of the client whose it is; `shared`: everybody's.
+    """
 
     gap_s: tuple[float, float] = (0.0, 0.0)
     there: bool = False
+    owner: str = ""
+    shared: bool = False
 
 
 class Accounts(Mapping[Key, Messenger]):

@@ -7,7 +7,7 @@ that hangs holds up anything else; one that does not take it is tried again for 
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -103,15 +103,15 @@ class Alerts:
                 return True
         return False
 
-    def start(self, accounts: Sequence[str]) -> None:
-        """Watches these and tells, from here on, in a thread; nothing where nobody is to be told."""
+    def start(self, accounts: Callable[[], Sequence[str]]) -> None:
+        """Watches those there are then and tells, from here on, in a thread; nothing where nobody is to be told."""
         if self.wanted:
-            args = (list(accounts),)
+            args = (accounts,)
             threading.Thread(target=self._work, args=args, name="alerts", daemon=True).start()
 
-    def _work(self, accounts: list[str]) -> None:
+    def _work(self, accounts: Callable[[], Sequence[str]]) -> None:
         while True:
             time.sleep(LOOK_S)
             with suppress(Unavailable):  # who needs Redis more has said so
-                self.watch(accounts)
+                self.watch(accounts())
                 self.tell()

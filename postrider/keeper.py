@@ -50,10 +50,19 @@ def run(settings: Settings) -> int:
 class Keeper:
     """One loop that asks what is due, and a thread for each session."""
 
-    def __init__(self, service: Service, chores: Sequence[Callable[[], None]] = ()) -> None:
+    def __init__(
+        self,
+        service: Service,
+        chores: Sequence[Callable[[], None]] = (),
+        *,
+        look_s: float = LOOK_S,
+        lease_s: float = LEASE_S,
+    ) -> None:
         """`chores`: what else is done all the time; each hands on what may take long."""
         self.service = service
         self._chores = chores
+        self.look_s = look_s
+        self.lease_s = lease_s
         self._stopping = threading.Event()
         self._at_work: set[str] = set()
 
@@ -71,7 +80,7 @@ class Keeper:
         log.info("the keeper is ready")
         threads = ThreadPoolExecutor(PLACES, "look")
         try:
-            while not self._stopping.wait(LOOK_S):
+            while not self._stopping.wait(self.look_s):
                 self._quietly(lambda: self._turn(threads))
                 for chore in self._chores:
                     self._quietly(chore)
@@ -82,7 +91,7 @@ class Keeper:
     def _turn(self, threads: ThreadPoolExecutor) -> None:
         phones = self.service.phones
         phones.sync()
-        for id_ in phones.sessions.take_due(PLACES - len(self._at_work), LEASE_S):
+        for id_ in phones.sessions.take_due(PLACES - len(self._at_work), self.lease_s):
             self._at_work.add(id_)
             threads.submit(self._look, id_)
 

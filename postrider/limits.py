@@ -33,14 +33,14 @@ class Limits:
     places: int | None = None
     """Sends under way at once in one worker; None: as many as anybody's."""
     goes: bool = True
-    """False: nothing goes, and what is due waits."""
+    """False: nothing goes, and what is due waits, as for an account that nobody has set up."""
 
     def spec(self, free: int, utc_offset_s: int) -> dict[str, Any]:
         """What the scripts are told: `free` places, intervals in seconds, where the day begins."""
         least, most = self.gap_s
         interval = max(_interval_s(self.rate), least)
         return {
-            "free": free if self.goes else 0,
+            "free": free,
             "interval": interval,
             "burst": max(1, int(self.rate * BURST_S)) if most == 0 else 1,
             "gap": max(0.0, most - interval),

@@ -7,19 +7,21 @@ whatever it finds is written down once, by whoever was first.
 import hashlib
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, get_args
 
 from messengers.base import NoReply, Reply
-from messengers.phones import Checked, Code, Link, Passkey, Talk, Trouble
+from messengers.phones import Checked, Code, Hook, Link, Passkey, Talk, Trouble
 from messengers.whatsapp_web import WhatsAppWeb
 from postrider.accounts import DEFAULT, Accounts, PhonePaces
 from postrider.alerts import Alerts
 from postrider.errors import IllegalTransition, InvalidRequest, NotFound, Unavailable
 from postrider.linking import Act, Step, step
 from postrider.model import Client
-from postrider.sessions import CHANGES, Session, Sessions, session_id
+from postrider.records import account_key
+from postrider.sessions import CHANGES, Session, Sessions, SessionState, session_id
 from postrider.settings import Settings
 from postrider.transport import Blocking
 from postrider.warmup import daily_cap
@@ -100,21 +102,45 @@ class Phones:
         s = self.settings
         cap = daily_cap(s.whatsapp_web_daily_cap, s.whatsapp_web_warmup, session.linked_at, now)
         there = session.state == "linked"
-        return PhonePaces(daily_cap=cap, gap_s=s.whatsapp_web_gap_s, concurrency=1, there=there)
+        return PhonePaces(
+            daily_cap=cap,
+            gap_s=s.whatsapp_web_gap_s,
+            concurrency=1,
+            there=there,
+            owner=session.owner,
+            shared=session.shared,
+        )
+
+    def sees(self, client: Client, account: tuple[str, str]) -> bool:
+        """Whether an account is there for this client at all: others' sessions are not."""
+        paces = self.accounts.paces.get(account)
+        if not isinstance(paces, PhonePaces):
+            return True
+        return paces.shared or client.sees(paces.owner)
 
     def account_of(self, name: str, owner: str) -> str:
         """The account that is meant when a client of this id names a session; '' when there is none for it.
 
         `default` means its only one, where it has none of that name.
         """
+        if self.phone is None:
+            return name
+        self.sync()
         for own in (session_id(name, owner), name if name.endswith(f"_{owner}") else ""):
             if (SERVICE, own) in self.accounts:
                 return own
         found = self.sessions.get(name) if owner else None
         if found and found.shared:
             return name
-        only, more = self.sessions.page(owner, 2 if name == DEFAULT else 0)
+        if name != DEFAULT:
+            return ""
+        only, more = self.sessions.page(owner, 2)
         return only[0].id if len(only) == 1 and not more else ""
+
+    def counts(self) -> dict[str, int]:
+        """State -> sessions in it."""
+        found = Counter(session.state for session in self.sessions.every())
+        return {state: found[state] for state in get_args(SessionState)}
 
     # -- as asked by clients
 
@@ -127,9 +153,10 @@ class Phones:
         if new is None:
             raise IllegalTransition(f"there is a session {name!r} already")
         try:
-            self.ask(phone.driver.create(new.id, phone.hook(self.settings.hooks_url)))
-        except Unavailable as error:  # it is made as soon as the sidecar is there
+            self.ask(phone.driver.create(new.id, self._hook(phone, new.id)))
+        except (IllegalTransition, Unavailable) as error:  # a keeper makes it, when it can be
             new = self._write(new, reason=str(error))
+        self.sessions.look_now(new.id)
         self.sync()
         return new
 
@@ -149,48 +176,61 @@ class Phones:
         return self.sessions.page(None if client.may("admin") else client.id, limit, cursor)
 
     def start(self, client: Client, name: str) -> Session:
-        """Has it run. Raises NotFound, Unavailable."""
-        found = self.get(client, name)
-        new = self._write(found, wanted=True, tries=0, **self._stands(found, "starting"))
-        self.ask(self._phone().driver.create(found.id, self._phone().hook(self.settings.hooks_url)))
-        self.sessions.look_now(found.id)
+        """Has it run; one that does is left alone. Raises NotFound, IllegalTransition, Unavailable."""
+        found, phone = self.get(client, name), self._phone()
+        rests = not found.wanted or found.state in {"stopped", "unlinked"}
+        stands = self._stands(found, "starting") if rests else {}
+        new = self._write(found, wanted=True, tries=0, tried_at=None, **stands)
+        try:
+            self.ask(phone.driver.create(found.id, self._hook(phone, found.id)))
+        finally:
+            self.sessions.look_now(found.id)
         return new
 
     def restart(self, client: Client, name: str) -> Session:
-        """Has it begin anew; its phone stays linked. Raises NotFound, Unavailable."""
+        """Has it begin anew; its phone stays linked. Raises NotFound, IllegalTransition, Unavailable."""
         found = self.get(client, name)
         self.ask(self._phone().driver.restart(found.id))
-        new = self._write(found, wanted=True, tries=0)
+        new = self._write(found, wanted=True, tries=0, tried_at=None)
         self.sessions.look_now(found.id)
         return new
 
     def stop(self, client: Client, name: str) -> Session:
-        """Has it rest; its phone stays linked, its deliveries wait. Raises NotFound, Unavailable."""
-        found = self.get(client, name)
-        new = self._write(found, wanted=False, code="", **self._stands(found, "stopped"))
-        self.ask(self._phone().driver.stop(found.id), but="missing")
-        self._settled(new)
+        """Has it rest; its phone stays linked, its deliveries wait. Raises NotFound, IllegalTransition, Unavailable."""
+        found, phone = self.get(client, name), self._phone()
+        new = self._rest(found, "stopped" if found.state != "unlinked" else "unlinked")
+        try:
+            self.ask(phone.driver.stop(found.id), but="missing")
+        finally:
+            self.sessions.look_now(found.id)
         return new
 
     def logout(self, client: Client, name: str) -> Session:
-        """Unlinks its phone; its deliveries wait for another. Raises NotFound, Unavailable."""
-        found = self.get(client, name)
-        self.ask(self._phone().driver.logout(found.id), but="missing")
-        stands = self._stands(found, "unlinked", "logged out")
-        new = self._write(found, wanted=False, code="", number="", phone="", **stands)
+        """Unlinks its phone; its deliveries wait for another. Raises NotFound, IllegalTransition, Unavailable."""
+        found, phone = self.get(client, name), self._phone()
+        self.ask(phone.driver.logout(found.id), but="missing")
+        new = self._rest(found, "unlinked", "logged out", number="", phone="")
+        self._talk(phone.driver.stop(found.id))  # which begins anew then; a keeper tries again
+        self.sessions.look_now(found.id)
         self.alerts.over(LOST, found.id, f"session {found.id} was logged out")
-        self._settled(new)
         return new
 
     def delete(self, client: Client, name: str) -> Session:
         """Unlinks its phone and forgets the session. What waits for it waits until there is one of that name. Raises NotFound, Unavailable."""
-        found = self.get(client, name)
-        self.ask(self._phone().driver.delete(found.id))
+        found, phone = self.get(client, name), self._phone()
+        found = self._rest(found, found.state)  # or a keeper would make it anew meanwhile
+        self.ask(phone.driver.delete(found.id), but="missing")
         self.sessions.delete(found)
         self.alerts.over(LOST, found.id, f"session {found.id} was deleted")
-        self._settled(found)
         self.sync()
         return found
+
+    def _rest(self, session: Session, state: str, reason: str = "", **more: Any) -> Session:
+        """`session`, no longer to run; nothing is to be scanned any more."""
+        stands = self._stands(session, state, reason)
+        new = self._write(session, wanted=False, code="", tries=0, tried_at=None, **stands, **more)
+        self._settled(new)
+        return new
 
     def code(self, client: Client, name: str) -> Code:
         """The QR code to scan now. Raises NotFound, IllegalTransition when there is none, Unavailable."""
@@ -240,13 +280,16 @@ class Phones:
             return
         found = self._talk(phone.driver.look(id_))
         now = self.now()
+        tried_s = (now - session.tried_at).total_seconds() if session.tried_at else None
         follows = step(
             session,
             found,
             standing_s=(now - session.since).total_seconds(),
+            tried_s=tried_s,
             check_s=self.settings.session_check_interval,
         )
-        if (new := self._changed(session, follows, found, now)) is None:
+        new = self.sessions.change(session, **_changes(session, follows, found, now))
+        if new is None:
             self.sessions.look_now(id_)  # somebody else has changed it: their word counts
             return
         if follows.act:
@@ -258,49 +301,36 @@ class Phones:
             self._settled(new)
         self.sessions.look_in(id_, follows.look_in_s)
 
-    def _changed(
-        self, session: Session, follows: Step, found: Link | Trouble, now: datetime
-    ) -> Session | None:
-        changes: dict[str, Any] = {
-            "state": follows.state,
-            "reason": follows.reason,
-            "tries": follows.tries,
-        }
-        if follows.state != session.state:
-            changes["since"] = now
-            changes["code"] = session.code if follows.state == "scan" else ""
-        if follows.gives_up:
-            changes["wanted"] = False
-        if follows.state == "linked" and isinstance(found, Link):
-            changes |= {"number": found.number, "phone": found.name}
-            if session.linked_at is None or session.number not in {"", found.number}:
-                changes["linked_at"] = now
-        return self.sessions.change(session, **changes)
-
     def _act(self, phone: WhatsAppWeb, session: Session, act: Act) -> None:
-        driver = phone.driver
-        talks: dict[Act, Callable[[], Talk[Link | Trouble]]] = {
-            "create": lambda: driver.create(session.id, phone.hook(self.settings.hooks_url)),
-            "start": lambda: driver.start(session.id),
-            "restart": lambda: driver.restart(session.id),
+        driver, hook = phone.driver, self._hook(phone, session.id)
+        talks: dict[Act, Talk[Link | Trouble | None]] = {
+            "create": driver.create(session.id, hook),
+            "start": driver.start(session.id),
+            "restart": driver.restart(session.id),
+            "stop": driver.stop(session.id),
         }
-        if isinstance(done := self._talk(talks[act]()), Trouble):
-            log.warning("session %s could not be brought back: %s", session.id, done.reason)
+        if isinstance(done := self._talk(talks[act]), Trouble):
+            log.warning("session %s: no %s: %s", session.id, act, done.reason)
 
     def _tell(self, before: Session, after: Session) -> None:
         """Has operators told, once, that a phone is away or has been unlinked; and that it is there again."""
+        id_ = after.id
         if after.state == "linked":
-            self.alerts.over(LOST, after.id, f"session {after.id} is there again")
-        elif before.state in {"linked", "dropped"} and after.state in {
-            "dropped",
-            "scan",
-            "unlinked",
-        }:
-            what = "has dropped, and is being brought back"
-            if after.state != "dropped":
-                what = f"is no longer linked: postrider sessions link {after.id}"
-            text = f"session {after.id} {what}; its deliveries wait. {after.reason}".rstrip()
-            self.alerts.alert(LOST, after.id, text, lasts=True)
+            if before.state != "linked":
+                self.sessions.goes(account_key(SERVICE, id_))
+            self.alerts.over(LOST, id_, f"session {id_} is there again")
+        elif after.state in {"scan", "unlinked"} and before.state in {"linked", "dropped"}:
+            text = f"session {id_} is no longer linked: postrider sessions link {id_}; its deliveries wait"
+            if before.state == "linked":
+                self.alerts.alert(LOST, id_, text, lasts=True)
+            else:  # that it dropped was told
+                self.alerts.alert("unlinked", id_, text)
+        elif after.state == "dropped" and before.state == "linked":
+            text = f"session {id_} has dropped, and is being brought back; its deliveries wait. {after.reason}"
+            self.alerts.alert(LOST, id_, text.rstrip(), lasts=True)
+        elif after.state == "passkey" and before.state != "passkey":
+            text = f"session {id_} asks for the passkey of its phone: finish it at the sidecar's dashboard, or by /api/v1/sessions/{id_}/passkey"
+            self.alerts.alert("passkey", id_, text)
 
     def _show_code(self, phone: WhatsAppWeb, session: Session) -> Session:
         """Has whoever watches told of a code that is new."""
@@ -334,6 +364,9 @@ class Phones:
             session = again
         raise Unavailable("the session is being changed by others; try again")
 
+    def _hook(self, phone: WhatsAppWeb, id_: str) -> Hook:
+        return phone.of_session(id_).hook(self.settings.hooks_url)
+
     def _phone(self) -> WhatsAppWeb:
         if self.phone is None:
             raise InvalidRequest(SERVICE, "is not set up here; it needs WAHA_URL or GOWA_URL")
@@ -364,3 +397,30 @@ class Phones:
         except StopIteration as stop:
             found: T = stop.value
             return found
+
+
+def _changes(
+    session: Session, follows: Step, found: Link | Trouble, now: datetime
+) -> dict[str, Any]:
+    """What of `session` is no longer so."""
+    changes: dict[str, Any] = {
+        "state": follows.state,
+        "reason": follows.reason,
+        "tries": follows.tries,
+    }
+    if follows.state != session.state:
+        changes["since"] = now
+    if follows.state != "scan":
+        changes["code"] = ""
+    if follows.state in {"scan", "passkey", "unlinked"}:
+        changes |= {"number": "", "phone": ""}
+    if follows.act:
+        changes["tried_at"] = now
+    if follows.gives_up:
+        changes["wanted"] = False
+    if follows.state == "linked" and isinstance(found, Link):
+        changes |= {"number": found.number, "phone": found.name}
+        if session.linked_at is None or session.last not in {"", found.number}:
+            changes["linked_at"] = now
+        changes["last"] = found.number or session.last
+    return changes

@@ -58,6 +58,8 @@ UPLOADED_S = 1.0
 RECORD_WITHIN_S = 20.0
 """Seconds for which a stock worker tries to record; with the attempt itself still under its lease."""
 
+TROUBLE = {Signal.FAILS, Signal.PAUSES, Signal.REFUSED}
+
 Exchange = Generator[Request | Note | Errand, Reply | NoReply, list[Verdict]]
 
 
@@ -72,6 +74,8 @@ class Sender:
     """What each account may do; one that turns out not to be allowed to broadcast no longer does."""
     on_stop: Callable[[str, str], None]
     """Stops an account until an operator lets it go on; told why."""
+    on_trouble: Callable[[str, str], None]
+    """Told of an account, by messenger and name, whose messenger does not take what it is given now."""
 
     def __init__(
         self,
@@ -80,10 +84,10 @@ class Sender:
         accounts: Mapping[tuple[str, str], Messenger],
         counts: Counts,
         files: Files,
-        on_stop: Callable[[str, str], None] = lambda _account, _why: None,
     ) -> None:
         self.store = store
-        self.on_stop = on_stop
+        self.on_stop = lambda _account, _why: None
+        self.on_trouble = lambda _service, _account: None
         self.settings = settings
         self.accounts = accounts
         self.counts = counts
@@ -113,7 +117,8 @@ class Sender:
             return 1
         several: dict[tuple[str, str], list[str]] = {}
         for to in new.recipients:
-            if self.limits[to.service, to.account].receivers > 1:
+            limits = self.limits.get((to.service, to.account))
+            if limits and limits.receivers > 1:
                 several.setdefault((to.service, to.account), []).append(to.uuid)
         found = []
         for key, tos in several.items():
@@ -154,6 +159,7 @@ class Sender:
                 free if isinstance(free, int) else free.get(key, 0), int(offset.total_seconds())
             )
             for key, limits in self.limits.items()
+            if limits.goes
         }
 
     def calls(self, claims: Sequence[Claim]) -> Iterator[tuple[Claim, ...]]:
@@ -161,7 +167,8 @@ class Sender:
         together: dict[tuple[str, str, str], list[Claim]] = {}
         for claim in claims:
             to = claim.recipient
-            if self.limits[to.service, to.account].receivers == 1 or claim.how or claim.files:
+            limits = self.limits.get((to.service, to.account))  # None: gone since
+            if limits is None or limits.receivers == 1 or claim.how or claim.files:
                 yield (claim,)
             else:
                 together.setdefault((claim.message.id, to.service, to.account), []).append(claim)
@@ -183,7 +190,9 @@ class Sender:
             allowed = {v.claim.job_id for v in forbidden}
             return forbidden + [verdicts.handed_back(c) for c in claims if c.job_id not in allowed]
         to = claims[0].recipient
-        adapter = self.accounts[to.service, to.account]
+        adapter = self.accounts.get((to.service, to.account))
+        if adapter is None:  # a session that was deleted since it was claimed
+            return [verdicts.handed_back(claim) for claim in claims]
         if (to.service, to.account) in self.places:
             return [(yield from self._attempt_places(claims[0], adapter, started))]
         if claims[0].files:
@@ -289,9 +298,11 @@ class Sender:
         grace_s = self._grace_s(claim)
         found = verdicts.verdict(claim, outcome, self.settings, grace_s=grace_s, took_s=took_s)
         service, account = claim.recipient.service, claim.recipient.account
-        if not isinstance(outcome, Sent) or not self.accounts[service, account].has_receipts:
+        adapter = self.accounts.get((service, account))
+        if not isinstance(outcome, Sent) or adapter is None or not adapter.has_receipts:
             return found
-        to = claim.to if isinstance(self.accounts[service, account], Broadcast) else ""
+        several: object = adapter
+        to = claim.to if isinstance(several, Broadcast) else ""
         mark = records.mark(account_key(service, account), outcome.provider_id, to)
         return replace(found, mark=mark)
 
@@ -369,6 +380,7 @@ class Sender:
             worked_s=worked_s,
         )
         self.counts.ended(verdicts, moved)
+        self._tell_trouble(verdicts)
         try:
             self.uploads.learn(verdicts)
         except Unavailable as error:  # it is recorded; a file may go up once more
@@ -381,6 +393,16 @@ class Sender:
             if verdict.kind == verdicts.STOPPED and verdict.attempt:
                 to = verdict.claim.recipient
                 self.on_stop(account_key(to.service, to.account), verdict.attempt.reason)
+
+    def _tell_trouble(self, found: Sequence[Verdict]) -> None:
+        ill = {
+            (verdict.claim.recipient.service, verdict.claim.recipient.account)
+            for verdict in found
+            if verdict.signal in TROUBLE
+        }
+        for account in ill:
+            with suppress(Unavailable):
+                self.on_trouble(*account)
 
     def settle_overdue(self) -> None:
         """Finds what a dead worker left under its lease, and says what becomes of it."""

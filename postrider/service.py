@@ -11,6 +11,7 @@ from typing import Literal
 
 from messengers.base import Messenger, Note
 from postrider import counts
+from postrider.accounts import DEFAULT
 from postrider.accounts import open_accounts as open_accounts  # noqa: PLC0414 - for who wires a service
 from postrider.alerts import Alerts
 from postrider.changes import Changed, Changes
@@ -35,7 +36,7 @@ from postrider.media import Awaited
 from postrider.model import Client, Message, NewMessage, Recipient, State, Terms, new_message_id
 from postrider.opening import opened
 from postrider.outbox import Outbox
-from postrider.phones import Phones
+from postrider.phones import SERVICE, Phones
 from postrider.planning import Planner
 from postrider.records import account_key
 from postrider.repeats import Once, Repeats
@@ -86,13 +87,15 @@ class Service:
             links = Links(settings.public_url, settings.data_dir / "keys")
         self.files = Files(store.redis, settings.data_dir / "files", self.vault, links)
         self.fetching = Fetching(self.files, settings.file_guard, settings.max_file_bytes)
-        self.sender = Sender(store, settings, accounts, self.counts, self.files, self._stop_account)
+        self.sender = Sender(store, settings, accounts, self.counts, self.files)
         self.webhooks = Webhooks(store, settings, accounts)
         sessions = Sessions(store.redis, tells(settings.webhook_url, store.now))
         self.phones = Phones(sessions, settings, accounts, self.alerts, store.now)
         self.awaited = Awaited(store.redis, self.vault)
         self.checks = Checks(settings, accounts, self.phones.account_of)
         self.phones.changed = self.sender.know_accounts
+        self.sender.on_stop = self._stop_account
+        self.sender.on_trouble = self._trouble
         self.webhooks.heard = self.phones.heard
         self.webhooks.sync = self.phones.sync
         self.inbox = self.webhooks.inbox
@@ -143,7 +146,6 @@ class Service:
     def _accept_once(
         self, new: NewMessage, once: Once | None
     ) -> tuple[Message, tuple[Recipient, ...]]:
-        self.phones.sync()
         asked = self.checks.message(self.with_files(new))
         recipients = asked.recipients
         now = self.store.now()
@@ -229,8 +231,15 @@ class Service:
     def _stop_account(self, account: str, why: str) -> None:
         """Lets nothing leave by an account that its messenger restricts, and has operators told."""
         self.changes.stop(f"account {account}", f"its messenger: {why}", self.store.now())
-        text = f"{account} is stopped: {why}. Its deliveries wait until you let it go on: postrider stops end --service and --account"
+        service, _, name = account.partition("/")
+        go_on = f"postrider go-on --service {service} --account {name or DEFAULT}"
+        text = f"{account} is stopped: {why}. Its deliveries wait until you let it go on: {go_on}"
         self.alerts.alert("stopped", account, text)
+
+    def _trouble(self, service: str, account: str) -> None:
+        """Has a linked phone looked at that does not send: its sidecar need not tell that it is away."""
+        if service == SERVICE:
+            self.phones.heard(account)
 
     # -- changing what was accepted
 
@@ -350,7 +359,7 @@ class Service:
 
     def start_alerts(self) -> None:
         """Tells operators of accounts that are refused, and whatever else is raised, from here on."""
-        self.alerts.start([account_key(*key) for key in self.accounts])
+        self.alerts.start(lambda: [account_key(*key) for key in self.accounts])
 
     def sweep(self) -> None:
         """Finds what a dead process left behind, and forgets what has been kept long enough. Any process may run it."""

@@ -10,7 +10,7 @@ Redis
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -27,6 +27,8 @@ MOST = 1_000
 """Sessions at most; each may have its deliveries looked for at every claim."""
 CHANGES = 10
 """Tries to change one that others change meanwhile."""
+MADE_WITHIN_S = 10.0
+"""Seconds that whoever adds one has to make it at its sidecar, before somebody else does."""
 _ID = re.compile(rf"{NAME}(_[A-Za-z0-9]{{1,32}})?")
 
 SessionState = Literal["starting", "scan", "passkey", "linked", "dropped", "unlinked", "stopped"]
@@ -38,8 +40,9 @@ is about to change that."""
 class Session:
     """One session. `id` is its account, and its name at the sidecar; times are aware UTC.
 
-    `wanted`: whether it is to run. `linked_at`: when its number was first linked. `tries`: how often it was brought back, or
-    asked in vain, since it stood well. `code`: a digest of the QR code that was last shown, '' when there is none.
+    `wanted`: whether it is to run. `number`: of the linked phone, `last`: of the one that was linked last; `linked_at`: when
+    that was first linked. `tries`: how often it was brought back, or asked in vain, since it stood well; `tried_at`: when
+    something was last done for it. `code`: a digest of the QR code that was last shown, '' when there is none.
     """
 
     id: str
@@ -52,9 +55,11 @@ class Session:
     shared: bool = False
     linked_at: datetime | None = None
     number: str = ""
+    last: str = ""
     phone: str = ""
     reason: str = ""
     tries: int = 0
+    tried_at: datetime | None = None
     code: str = ""
     v: int = 0
 
@@ -69,7 +74,7 @@ def owner_of(id_: str) -> str:
     return id_.partition("_")[2]
 
 
-_TIMES = {"created_at", "since", "linked_at"}
+_TIMES = {"created_at", "since", "linked_at", "tried_at"}
 _FLAGS = {"wanted", "shared"}
 _NUMBERS = {"tries", "v"}
 
@@ -89,11 +94,12 @@ class Sessions:
 
     @unavailable_when_redis_is
     def add(self, name: str, owner: str, now: datetime, *, shared: bool = False) -> Session | None:
-        """A new one, due to be looked at at once; None when its owner has one of that name. Raises InvalidRequest."""
+        """A new one, looked at soon if nobody has that done earlier; None when its owner has one of that name. Raises InvalidRequest."""
         if not re.fullmatch(NAME, name):
             raise InvalidRequest("name", "has 1 to 32 letters, digits and -")
         new = Session(session_id(name, owner), name, owner, now, now, shared=shared)
-        told = self.scripts.run("session_add", new.id, owner, MOST, *_flat(asdict(new)))
+        fields_ = _flat(asdict(new))
+        told = self.scripts.run("session_add", new.id, owner, MOST, MADE_WITHIN_S, *fields_)
         if told == b"full":
             raise InvalidRequest("name", f"cannot be added: there are {MOST} sessions already")
         return new if told == b"ok" else None
@@ -109,8 +115,10 @@ class Sessions:
     def every(self) -> list[Session]:
         """All there are: `MOST` at most."""
         client: Any = self.redis
-        ids = client.zrange("pr:sessions", 0, -1)
-        pipe: Any = client.pipeline(transaction=False)
+        return self._read(client.zrange("pr:sessions", 0, -1))
+
+    def _read(self, ids: Sequence[bytes]) -> list[Session]:
+        pipe: Any = self.redis.pipeline(transaction=False)
         for id_ in ids:
             pipe.hgetall(f"pr:session:{id_.decode()}")
         return [_session(told) for told in pipe.execute() if told]
@@ -127,8 +135,7 @@ class Sessions:
         ids = client.zrange(
             key, f"({cursor}" if cursor else "-", "+", bylex=True, offset=0, num=limit + 1
         )
-        found = [one for id_ in ids[:limit] if (one := self.get(id_.decode()))]
-        return found, ids[limit - 1].decode() if len(ids) > limit else None
+        return self._read(ids[:limit]), ids[limit - 1].decode() if len(ids) > limit else None
 
     @unavailable_when_redis_is
     def change(self, session: Session, **new: Any) -> Session | None:
@@ -165,6 +172,11 @@ class Sessions:
         return [id_.decode() for id_ in self.scripts.run("sessions_take", most, lease_s)]
 
     @unavailable_when_redis_is
+    def goes(self, account: str) -> None:
+        """Has what waits for `account` go at once: what its sidecar asked for while its phone was away counts no more."""
+        self.scripts.run("session_goes", account)
+
+    @unavailable_when_redis_is
     def turn(self) -> bytes:
         """Changes whenever any session does."""
         client: Any = self.redis
@@ -192,7 +204,7 @@ def _session(told: Mapping[bytes, bytes]) -> Session:
     for one in fields(Session):
         value = text.get(one.name, "")
         if one.name in _TIMES:
-            known[one.name] = records.moment(value) if value else None
+            known[one.name] = records.moment(float(value)) if value else None
         elif one.name in _FLAGS:
             known[one.name] = bool(value)
         elif one.name in _NUMBERS:

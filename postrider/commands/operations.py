@@ -104,6 +104,7 @@ def go_on(args: argparse.Namespace) -> int:
 
 
 def _scope(args: argparse.Namespace, desk: Shell) -> str:
+    desk.service.phones.sync()
     return stopping.name_of(desk.service.accounts, args.service, args.account, args.client)
 
 

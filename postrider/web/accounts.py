@@ -11,7 +11,7 @@ from postrider import records
 from postrider.records import account_key
 from postrider.service import Service
 from postrider.standing import Kind, standings
-from postrider.web.auth import ANY_SCHEME, Gate
+from postrider.web.auth import ANY_SCHEME, Gate, client
 from postrider.web.problems import problems
 
 PAGE, LONGEST_PAGE = 100, 1_000
@@ -45,7 +45,10 @@ class AccountOut(BaseModel):
 
     service: Annotated[str, Field(examples=["telegram"])]
     name: Annotated[str, Field(examples=["shop"])]
-    state: Literal["open", "paused"]
+    state: Annotated[
+        Literal["open", "paused", "away"],
+        Field(description="away: a linked phone that is not there; its deliveries wait"),
+    ]
     pause: PauseOut | None
     waiting: Annotated[int, Field(description="Deliveries that are due and wait for it")]
     rate: Annotated[float, Field(description="Messages per second; 0: no limit")]
@@ -65,7 +68,6 @@ class AccountsOut(BaseModel):
 def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     """The route."""
     bp = gate.guard(APIBlueprint("accounts", __name__, url_prefix="/api/v1", tag="Accounts"))
-    everybody = sorted(service.sender.limits)
     most = service.settings.worker_concurrency
 
     @bp.get("/accounts")
@@ -77,19 +79,23 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         responses=problems(400, 401, 503),
     )
     def list_accounts(query_data: AccountsIn) -> Response:
+        service.phones.sync()
+        every_limit = service.sender.limits
+        who = client()
+        everybody = sorted(key for key in every_limit if service.phones.sees(who, key))
         _, behind = records.read_cursor(query_data.cursor)
         rest = [key for key in everybody if "/".join(key) > behind]
         shown = rest[: query_data.limit]
         found = standings(service.store.redis, [account_key(*key) for key in shown])
         accounts = []
         for key in shown:
-            stands, limits = found[account_key(*key)], service.sender.limits[key]
+            stands, limits = found[account_key(*key)], every_limit[key]
             pause = stands.pause
             accounts.append(
                 AccountOut(
                     service=key[0],
                     name=key[1],
-                    state="paused" if pause else "open",
+                    state="away" if not limits.goes else "paused" if pause else "open",
                     pause=PauseOut(until=pause.until, kind=pause.kind, reason=pause.why)
                     if pause
                     else None,

@@ -20,7 +20,7 @@ from postrider.records import account_key
 from postrider.scripts import unavailable_when_redis_is
 from postrider.service import Service
 from postrider.standing import KINDS, chores, standings
-from postrider.web.auth import ANY_SCHEME, Gate
+from postrider.web.auth import ANY_SCHEME, Gate, client
 from postrider.web.problems import documented
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -125,6 +125,9 @@ def _now(service: Service) -> Iterator[Metric]:
         chores(store.redis),
     )
     yield from _accounts(service)
+    if service.phones.phone is not None:
+        says = "Sessions of linked phones by how they stand"
+        yield _gauge("postrider_sessions", says, "state", service.phones.counts())
     workers = GaugeMetricFamily("postrider_workers", "Worker processes alive, RQ's own included")
     workers.add_metric([], queue.workers(store.redis))
     yield workers
@@ -159,8 +162,11 @@ def _accounts(service: Service) -> Iterator[Metric]:
         "Deliveries that are due and wait for their account",
         labels=labels,
     )
-    found = standings(service.store.redis, [account_key(*key) for key in service.sender.limits])
-    for key in sorted(service.sender.limits):
+    service.phones.sync()
+    who = client()
+    everybody = sorted(key for key in service.sender.limits if service.phones.sees(who, key))
+    found = standings(service.store.redis, [account_key(*key) for key in everybody])
+    for key in everybody:
         stands = found[account_key(*key)]
         waiting.add_metric(key, stands.waiting)
         for kind in KINDS.values():

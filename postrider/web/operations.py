@@ -126,4 +126,5 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
 
 
 def _scope(data: StopIn, service: Service) -> str:
+    service.phones.sync()
     return stopping.name_of(service.accounts, data.service, data.account, data.client)

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
+import redis
 
+from tests.phones.rig import Rig
 from tests.sidecar import Sidecar
 
 
@@ -25,3 +27,9 @@ def sidecar(waha: Sidecar) -> Sidecar:
 def env(env: dict[str, str], sidecar: Sidecar) -> dict[str, str]:
     """A service that uses it, and paces nothing."""
     return env | sidecar.env()
+
+
+@pytest.fixture
+def rig(env: dict[str, str], client: redis.Redis, sidecar: Sidecar) -> Rig:
+    """A service in this process; a test may change its settings before, by `env`."""
+    return Rig.of(env, client, sidecar)
