@@ -139,7 +139,7 @@ class Codes:
             if post is None or post.n != shown.n:
                 return
             try:
-                channel, ts = self._say(slack, post, shown.session, _alive(shown), shown.until)
+                channel, ts = self._say(slack, post, _alive(shown), shown.until)
                 if not self._posts.says(shown.session, shown.n, channel, ts):
                     if ts != post.ts:
                         slack.forget(channel, ts, time.monotonic() + TELL_S)
@@ -156,9 +156,7 @@ class Codes:
                 return
         self._refused.discard("Slack")
 
-    def _say(
-        self, slack: Slack, post: Posted, session: str, text: str, until: float
-    ) -> tuple[str, str]:
+    def _say(self, slack: Slack, post: Posted, text: str, until: float) -> tuple[str, str]:
         """Has its message say something else; a new one, where there is none."""
         if post.ts and slack.change(post.channel, post.ts, text, until):
             return post.channel, post.ts
@@ -203,7 +201,7 @@ class Codes:
             slack.delete(file, until)
             self._posts.hides(id_, post.n, file)
         if word != post.shown and (post.ts or word == PASSKEY):
-            channel, ts = self._say(slack, post, id_, _text(word, id_), until)
+            channel, ts = self._say(slack, post, _text(word, id_), until)
             self._posts.says(id_, post.n, channel, ts, word)
 
     def _word(self, session: Session | None, post: Posted) -> str:

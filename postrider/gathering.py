@@ -118,8 +118,6 @@ class Gathering:
         told = due.media
         became = Attached("missing", "", clean_name(told.name), told.media_type, told.size)
         try:
-            if due.tries > TRIES:
-                raise Missing(f"it was not fetched in {TRIES} tries")
             kept = self._fetched(due)
         except (Missing, TooLarge, TooManyRequests) as error:
             became = replace(became, reason=str(error))
@@ -141,6 +139,8 @@ class Gathering:
 
     def _fetched(self, due: Due) -> Stored:
         """The file, kept for its session's owner. Raises Missing, TooLarge, Later, TooManyRequests, Unavailable, OSError."""
+        if due.tries > TRIES:
+            raise Missing(f"it was not fetched in {TRIES} tries")
         if due.media.size > self._limit:
             raise TooLarge(self._too_large())
         owner = owner_of(_session(due))

@@ -172,7 +172,7 @@ class Arrivals:
         while found := client.xrevrange(key, end, "-", count=part):
             end = f"({found[-1][0].decode()}"
             if owner is not None:
-                found = self._kept([id_ for id_, _ in found])  # noqa: PLW2901 - the same, looked up
+                found = self._kept([id_ for id_, _ in found])
             for id_, fields in found:
                 yield id_.decode(), json.loads(fields[b"j"])
 

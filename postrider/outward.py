@@ -86,7 +86,7 @@ class Outward:
             addresses = self._addresses(target)
         except (OSError, UnicodeError):
             return NoReply(left=False, reason="its name could not be resolved")
-        call = _Call(target, addresses, within_s, self._ca_file, write, self._tls_verify)
+        call = _Call(target, addresses, within_s, self._ca_file, write, tls_verify=self._tls_verify)
         return call.send("GET", headers or {}, b"")
 
     def _addresses(self, target: Target) -> list[Address]:
@@ -128,6 +128,7 @@ class _Call:
         whole_s: float,
         ca_file: str,
         write: Callable[[bytes], object] | None = None,
+        *,
         tls_verify: bool = True,
     ) -> None:
         self._write = write

@@ -187,7 +187,7 @@ class Slack:
         if self._client is None:
             from slack_sdk import WebClient  # noqa: PLC0415 - as above
 
-            silent = logging.Logger("slack", logging.CRITICAL + 1)
+            silent = logging.Logger("slack", logging.CRITICAL + 1)  # noqa: LOG001 - one that no setting reaches
             silent.disabled = True
             trusting = ssl.create_default_context()
             if not self._tls_verify:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import pytest
@@ -393,7 +393,7 @@ class Serves:
 
     status: int = 200
     length: int | None = None
-    parts: Callable[[], Iterator[bytes]] = lambda: iter([PNG])  # noqa: E731
+    parts: Callable[[], Iterator[bytes]] = lambda: iter([PNG])
     headers: tuple[tuple[str, str], ...] = ()
 
 
@@ -404,7 +404,7 @@ class Odd:
         self.serves = Serves()
         self.asked: list[dict[str, str]] = []
 
-    def __enter__(self) -> "Odd":
+    def __enter__(self) -> Self:
         odd = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -581,7 +581,9 @@ def test_a_phone_that_is_sent_much_keeps_no_others_waiting(oddly: Service, odd: 
 def test_a_clients_limit_of_bytes_counts_for_what_it_is_sent(
     api: Api, oddly: Service, odd: Odd
 ) -> None:
-    made = api.post("/api/v1/keys", json={"name": "alpha", "role": "sender", "file_bytes": 10})
+    made = api.post(
+        "/api/v1/keys", json={"name": "alpha", "role": "sender", "limits": {"file_bytes": 10}}
+    )
     assert made.status_code == 201, made.text
     came(oddly, f"shop_{made.json()['id']}", url="x")
     found = became(oddly, gathering(oddly))
