@@ -109,6 +109,11 @@ def heard(api: Api, **filters: str) -> list[dict[str, Any]]:
     return rows
 
 
+def content(service: Service, id_: str) -> bytes:
+    with service.files.open(id_) as file:
+        return file.read()
+
+
 def file_of(api: Api) -> Any:
     rows = heard(api)
     return rows[0]["file"] if rows else None
@@ -599,7 +604,7 @@ def test_a_file_is_kept_as_long_as_its_message(
     oddly.sweep()
     client.zadd("pr:files:unused", {found.id: 0}, xx=True)
     oddly.sweep()
-    assert oddly.files.open(found.id).read() == PNG
+    assert content(oddly, found.id) == PNG
     client.xtrim("pr:incoming", maxlen=0)
     oddly.sweep()
     client.zadd("pr:files:unused", {found.id: 0}, xx=True)
@@ -628,7 +633,7 @@ def test_a_file_and_where_it_lies_are_encrypted_where_that_is_wanted(
     assert b"planted-place" not in b"".join(client.hvals(key))
     found = became(service, gathering(service))
     assert PNG not in (tmp_path / "files" / f"{found.id}.sealed").read_bytes()
-    assert service.files.open(found.id).read() == PNG
+    assert content(service, found.id) == PNG
 
 
 def test_what_is_kept_of_a_file_is_what_was_told(client: redis.Redis) -> None:
