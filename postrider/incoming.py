@@ -5,14 +5,14 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import redis
 
 from messengers.base import Incoming, Kind
-from postrider import records
+from postrider import media, records
 from postrider.errors import InvalidRequest
 from postrider.scripts import Scripts, unavailable_when_redis_is
 from postrider.vault import KEYLESS, Vault
@@ -43,6 +43,7 @@ class Heard:
     kind: Kind
     at: datetime
     received_at: datetime
+    file: media.Attached | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def wish(message: Incoming, opt_out: frozenset[str], opt_in: frozenset[str]) -> 
 
 
 class Arrivals:
-    """Incoming messages in one Redis: `pr:incoming`, the newest so many."""
+    """Incoming messages in one Redis: `pr:incoming`, the newest so many; `pr:incoming:o:<client>`: the ids of a client's."""
 
     def __init__(self, client: redis.Redis, vault: Vault = KEYLESS) -> None:
         self.redis = client
@@ -100,10 +101,13 @@ class Arrivals:
         opt_out: frozenset[str],
         opt_in: frozenset[str],
         told_at: datetime | None = None,
+        owner: str = "",
+        place: str = "",
     ) -> list[Incoming]:
         """Keeps these, does what they ask for, and gives those back that are new. Taking them again changes nothing.
 
-        `told_at`: callbacks tell of those that are new, as of then; None: they do not.
+        `told_at`: callbacks tell of those that are new, as of then; None: they do not. `owner`: the client whose account it
+        is, if any. `place`: an address that callbacks go to instead of WEBHOOK_URL.
         """
         key = records.account_key(service, account)
         new: list[Incoming] = []
@@ -114,10 +118,15 @@ class Arrivals:
                 tos = (m.sender, *m.also)
                 asks = wish(m, opt_out, opt_in)
                 text = _text(service, account, m, self.vault if asks != "o" else KEYLESS)
-                event = _event(told_at, service, account, m) if told_at else ""
+                event = _event(told_at, service, account, m, place) if told_at else ""
                 args += (_mark(key, m), text, asks, event)
+                if m.media:
+                    args += (media.what(m.media, self.vault), media.waits(m.media).line())
+                else:
+                    args += ("", "")
                 args += (str(len(tos)), *tos)
-            found = self.scripts.run("incoming", kept, KEPT_S, KNOWN_S, key, *args)
+            limits = (kept, KEPT_S, KNOWN_S, key, owner, media.WAITING)
+            found = self.scripts.run("incoming", *limits, *args)
             new += (m for m, is_new in zip(chunk, found, strict=True) if is_new)
         return new
 
@@ -130,16 +139,21 @@ class Arrivals:
         service: str | None = None,
         account: str | None = None,
         uuid: str | None = None,
+        owner: str | None = None,
     ) -> HeardPage:
-        """The newest of them, or those behind `cursor`; only of this messenger, account, sender, where given."""
+        """The newest of them, or those behind `cursor`; only of this messenger, account, sender, where given.
+
+        `owner`: only what came to accounts of this client; None: to anybody's.
+        """
         if cursor is not None and not _CURSOR.fullmatch(cursor):
             raise InvalidRequest("cursor", "is not one that this service gave")
         wanted = {"service": service, "account": account, "uuid": uuid and uuid.removeprefix("+")}
         rows: list[Heard] = []
         looked = 0
-        for looked, (id_, told) in enumerate(self._newest(cursor, max(limit + 1, CHUNK)), 1):
+        newest = self._newest(cursor, max(limit + 1, CHUNK), owner)
+        for looked, (id_, told) in enumerate(newest, 1):
             if len(rows) == limit or looked > LOOKED_AT + limit:
-                return HeardPage(rows, cursor)
+                return HeardPage(self._with_files(rows), cursor)
             cursor = id_
             uuids = {told["uuid"].removeprefix("+"), *told["also"]}
             if all(
@@ -147,15 +161,38 @@ class Arrivals:
                 for name, value in wanted.items()
             ):
                 rows.append(_heard(id_, told, self.vault))
-        return HeardPage(rows, None)
+        return HeardPage(self._with_files(rows), None)
 
-    def _newest(self, cursor: str | None, part: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _newest(
+        self, cursor: str | None, part: int, owner: str | None
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
         client: Any = self.redis
         end = f"({cursor}" if cursor else "+"
-        while found := client.xrevrange("pr:incoming", end, "-", count=part):
+        key = "pr:incoming" if owner is None else f"pr:incoming:o:{owner}"
+        while found := client.xrevrange(key, end, "-", count=part):
+            end = f"({found[-1][0].decode()}"
+            if owner is not None:
+                found = self._kept([id_ for id_, _ in found])
             for id_, fields in found:
                 yield id_.decode(), json.loads(fields[b"j"])
-            end = f"({found[-1][0].decode()}"
+
+    def _kept(self, ids: Sequence[bytes]) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        """The messages with these ids, as far as they are still kept."""
+        pipe: Any = self.redis.pipeline(transaction=False)
+        for id_ in ids:
+            pipe.xrange("pr:incoming", id_, id_)
+        return [entry for entries in pipe.execute() for entry in entries]
+
+    def _with_files(self, rows: list[Heard]) -> list[Heard]:
+        """`rows` with what is known of their files."""
+        if not rows:
+            return rows
+        client: Any = self.redis
+        known = client.hmget("pr:incoming:files", [row.id for row in rows])
+        return [
+            replace(row, file=media.Attached.read(told)) if told else row
+            for row, told in zip(rows, known, strict=True)
+        ]
 
 
 def _mark(account: str, message: Incoming) -> bytes:
@@ -179,8 +216,8 @@ def _text(service: str, account: str, m: Incoming, vault: Vault) -> str:
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
 
-def _event(at: datetime, service: str, account: str, m: Incoming) -> str:
-    data = {
+def _event(at: datetime, service: str, account: str, m: Incoming, place: str) -> str:
+    data: dict[str, Any] = {
         "service": service,
         "account": account,
         "uuid": m.sender,
@@ -190,7 +227,10 @@ def _event(at: datetime, service: str, account: str, m: Incoming) -> str:
         "provider_id": m.id,
         "at": m.at.isoformat().replace("+00:00", "Z") if m.at else None,
     }
-    return records.event_line("message.received", data, at)
+    if not place:
+        return records.event_line("message.received", data, at)
+    data |= {"session": account, "file": None}
+    return records.event_line("message.received", data, at, url=place, alone=True)
 
 
 def _heard(id_: str, told: dict[str, Any], vault: Vault) -> Heard:

@@ -7,13 +7,15 @@ nothing: what it was looking at is due again when its lease ends.
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import redis
 
 from postrider import link
+from postrider.codes import Codes
 from postrider.errors import Unavailable
+from postrider.gathering import Gathering
 from postrider.phones import LEASE_S
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
@@ -40,7 +42,10 @@ def run(settings: Settings) -> int:
     with link.connect(settings.redis_address) as client:
         service = Service(Store(client), settings, open_accounts(settings))
         service.start_alerts()
-        keeper = Keeper(service)
+        codes = Codes(client, service.phones.sessions, settings)
+        service.phones.watchers.append(codes)
+        gathering = Gathering(service.awaited, service.files, settings, service.accounts)
+        keeper = Keeper(service, (codes.turn, gathering.turn))
         threading.Thread(target=keeper.stop_at_signal, daemon=True).start()
         keeper.work()
     return 0
@@ -50,9 +55,16 @@ class Keeper:
     """One loop that asks what is due, and a thread for each session."""
 
     def __init__(
-        self, service: Service, *, look_s: float = LOOK_S, lease_s: float = LEASE_S
+        self,
+        service: Service,
+        chores: Sequence[Callable[[], None]] = (),
+        *,
+        look_s: float = LOOK_S,
+        lease_s: float = LEASE_S,
     ) -> None:
+        """`chores`: what else is done all the time; each hands on what may take long."""
         self.service = service
+        self._chores = chores
         self.look_s = look_s
         self.lease_s = lease_s
         self._stopping = threading.Event()
@@ -75,6 +87,8 @@ class Keeper:
         try:
             while not self._stopping.wait(self.look_s):
                 self._quietly(lambda: self._turn(threads))
+                for chore in self._chores:
+                    self._quietly(chore)
         finally:
             threads.shutdown(wait=False, cancel_futures=True)
         log.info("the keeper has stopped")

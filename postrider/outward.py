@@ -44,7 +44,9 @@ class Outward:
         whole_s: float = WHOLE_S,
         ca_file: str | None = None,
         resolve: Resolve = resolve,
+        tls_verify: bool = True,
     ) -> None:
+        self._tls_verify = tls_verify
         self._guard = guard
         self._whole_s = whole_s
         self._ca_file = ca_file or certifi.where()
@@ -69,7 +71,13 @@ class Outward:
             method, headers or {}, body
         )
 
-    def fetch(self, url: str, write: Callable[[bytes], object], within_s: float) -> Reply | NoReply:
+    def fetch(
+        self,
+        url: str,
+        write: Callable[[bytes], object],
+        within_s: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply | NoReply:
         """What a GET brings: of a 200 the body goes to `write`, part by part. Raises what that raises, and Refused.
 
         It follows no redirect, either; who does asks again, and all is checked again.
@@ -79,7 +87,8 @@ class Outward:
             addresses = self._addresses(target)
         except (OSError, UnicodeError):
             return NoReply(left=False, reason="its name could not be resolved")
-        return _Call(target, addresses, within_s, self._ca_file, write).send("GET", {}, b"")
+        call = _Call(target, addresses, within_s, self._ca_file, write, tls_verify=self._tls_verify)
+        return call.send("GET", headers or {}, b"")
 
     def _addresses(self, target: Target) -> list[Address]:
         """Where to call, all of it checked. Raises Refused, OSError."""
@@ -120,6 +129,8 @@ class _Call:
         whole_s: float,
         ca_file: str,
         write: Callable[[bytes], object] | None = None,
+        *,
+        tls_verify: bool = True,
     ) -> None:
         self._write = write
         self._failed: Exception | None = None
@@ -140,6 +151,9 @@ class _Call:
         curl.setopt(pycurl.TIMEOUT_MS, max(1, int(whole_s * 1000)))
         curl.setopt(pycurl.FORBID_REUSE, 1)
         curl.setopt(pycurl.CAINFO, ca_file)
+        if not tls_verify:
+            curl.setopt(pycurl.SSL_VERIFYPEER, 0)
+            curl.setopt(pycurl.SSL_VERIFYHOST, 0)
         curl.setopt(pycurl.URL, target.url)
         if target.address is None:  # else libcurl would ask a name server again
             pinned = ",".join(f"[{a}]" if a.version == 6 else str(a) for a in addresses)

@@ -307,7 +307,7 @@ class Phones:
         self._tell(session, new)
         if new.state == "scan":
             new = self._show_code(phone, new)
-        elif session.code:
+        elif session.code or (new.state == "passkey" and session.state != "passkey"):
             self._settled(new)
         self.sessions.look_in(id_, follows.look_in_s)
 
@@ -339,7 +339,7 @@ class Phones:
             text = f"session {id_} has dropped, and is being brought back; its deliveries wait. {after.reason}"
             self.alerts.alert(LOST, id_, text.rstrip(), lasts=True)
         elif after.state == "passkey" and before.state != "passkey":
-            text = f"session {id_} asks for the passkey of its phone: finish it at the sidecar's dashboard"
+            text = f"session {id_} asks for the passkey of its phone: finish it at the sidecar's dashboard, or by /api/v1/sessions/{id_}/passkey"
             self.alerts.alert("passkey", id_, text)
 
     def _show_code(self, phone: WhatsAppWeb, session: Session) -> Session:

@@ -367,12 +367,18 @@ def merged(old: tuple[Part | None, ...], new: tuple[Part | None, ...]) -> tuple[
 
 
 def event_line(
-    event: str, data: Mapping[str, Any], at: datetime, *, url: str = "", owner: str = ""
+    event: str,
+    data: Mapping[str, Any],
+    at: datetime,
+    *,
+    url: str = "",
+    owner: str = "",
+    alone: bool = False,
 ) -> str:
-    """An event that is no delivery's, as it stands in the outbox; under an id of its own."""
+    """An event that is no delivery's, as it stands in the outbox; under an id of its own. `alone`: it goes to `url` only."""
     id_, told_at = new_message_id(at), seconds(at.timestamp())
     line = {"id": id_, "type": event, "at": told_at, "url": url, "owner": owner, "data": data}
-    return _as_json(line)
+    return _as_json(line | {"alone": True} if alone else line)
 
 
 def cursor(at: float, id_: str) -> str:

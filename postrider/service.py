@@ -28,10 +28,12 @@ from postrider.errors import (
 from postrider.fetching import Fetching
 from postrider.files import Files, Incoming, Stored
 from postrider.finding import Finder, Found, Summary, Wanted
+from postrider.forwarding import tells
 from postrider.handovers import Handovers
 from postrider.keys import Keys
 from postrider.ledger import Ledger
 from postrider.lookups import Lookups
+from postrider.media import Awaited
 from postrider.model import (
     Attachment,
     Client,
@@ -99,7 +101,9 @@ class Service:
         self.fetching = Fetching(self.files, settings.file_guard, settings.max_file_bytes)
         self.sender = Sender(store, settings, accounts, self.counts, self.files)
         self.webhooks = Webhooks(store, settings, accounts)
-        self.phones = Phones(Sessions(store.redis), settings, accounts, self.alerts, store.now)
+        sessions = Sessions(store.redis, tells(settings.webhook_url, store.now))
+        self.phones = Phones(sessions, settings, accounts, self.alerts, store.now)
+        self.awaited = Awaited(store.redis, self.vault)
         self.checks = Checks(settings, accounts, self.phones.account_of)
         self.phones.changed = self.sender.know_accounts
         self.sender.on_stop = self._stop_account
@@ -419,6 +423,7 @@ class Service:
         if rescued := self.store.rescue(RESCUE_AFTER_S):
             log.warning("armed %d deliveries anew that stood in no list", rescued)
         self.schedules.sweep()
+        self.awaited.forget()
         self.files.sweep(now)
 
 

@@ -10,7 +10,7 @@ Redis
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -71,6 +71,11 @@ def session_id(name: str, owner: str) -> str:
     return f"{name}_{owner}" if owner else name
 
 
+def owner_of(id_: str) -> str:
+    """Whose session this is: a client's id, or ''."""
+    return id_.partition("_")[2]
+
+
 _TIMES = {"created_at", "since", "linked_at", "tried_at", "pairs_until"}
 _FLAGS = {"wanted", "shared"}
 _NUMBERS = {"tries", "v"}
@@ -79,9 +84,15 @@ _NUMBERS = {"tries", "v"}
 class Sessions:
     """Sessions in one Redis."""
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        tells: Callable[[Session, Session | None], str] = lambda _before, _after: "",
+    ) -> None:
+        """`tells`: what callbacks are told of a change; None instead of a session: it is deleted."""
         self.redis = client
         self.scripts = Scripts(client)
+        self._tells = tells
 
     @unavailable_when_redis_is
     def add(self, name: str, owner: str, now: datetime, *, shared: bool = False) -> Session | None:
@@ -134,13 +145,16 @@ class Sessions:
         given = {name: value for name, value in new.items() if getattr(session, name) != value}
         if not given:
             return session
-        told = self.scripts.run("session_change", session.id, session.v, *_flat(given))
-        return replace(session, **given, v=session.v + 1) if told else None
+        changed = replace(session, **given, v=session.v + 1)
+        event = self._tells(session, changed)
+        told = self.scripts.run("session_change", session.id, session.v, event, *_flat(given))
+        return changed if told else None
 
     @unavailable_when_redis_is
     def delete(self, session: Session) -> bool:
         """Forgets it; False when it was gone."""
-        return bool(self.scripts.run("session_drop", session.id, session.owner))
+        event = self._tells(session, None)
+        return bool(self.scripts.run("session_drop", session.id, session.owner, event))
 
     # -- when to look at them
 

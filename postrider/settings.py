@@ -270,6 +270,8 @@ class Settings(BaseModel):
     # receiving
     incoming_kept: PositiveInt = 100_000
     """Incoming messages that stay to be seen, for 30 days at most."""
+    incoming_max_bytes: PositiveInt = 100 * 1024 * 1024
+    """Bytes of a file that came in with a message; of a larger one only the message is kept."""
     opt_out_words: str = "STOP,STOPALL,UNSUBSCRIBE,OPTOUT"
     """Who sends just one of these words is sent nothing more; `-`: none."""
     opt_in_words: str = "START,UNSTOP,SUBSCRIBE,OPTIN"
@@ -366,6 +368,8 @@ class Settings(BaseModel):
     """Token of a Slack app that may write files (`files:write`, `chat:write`): it is given the QR codes."""
     slack_channel: str = "whatsapp_services"
     """Channel, by name or id, that is given the QR codes."""
+    slack_api_url: Url = "https://slack.com/api/"
+    """Slack's Web API."""
 
     # apprise
     apprise_targets: Annotated[SecretStr | None, AfterValidator(_targets)] = None

@@ -167,7 +167,12 @@ def balance(found: Balance) -> dict[str, Any]:
 
 def heard(row: Heard) -> dict[str, Any]:
     """An incoming message."""
-    return asdict(row) | {"at": iso(row.at), "received_at": iso(row.received_at)}
+    by_phone = row.service == WhatsAppWeb.name
+    file = asdict(row.file) | {"id": row.file.id or None} if row.file else None
+    times = {"at": iso(row.at), "received_at": iso(row.received_at)}
+    # As its owner calls it: behind `_` stands the owner's id.
+    session = row.account.partition("_")[0] if by_phone else None
+    return asdict(row) | times | {"session": session, "file": file}
 
 
 def schedule(s: Schedule) -> dict[str, Any]:

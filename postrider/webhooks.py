@@ -5,10 +5,12 @@ from collections.abc import Callable, Mapping
 from messengers.base import Challenge, Messenger, Person, Webhook
 from messengers.whatsapp_web import WhatsAppWeb
 from postrider.errors import BadSignature, NotFound
+from postrider.forwarding import place
 from postrider.inbox import Inbox
 from postrider.incoming import Arrivals, plain_words
 from postrider.receipts import Receipts
 from postrider.records import account_key
+from postrider.sessions import owner_of
 from postrider.settings import Settings
 from postrider.store import Store
 
@@ -47,6 +49,7 @@ class Webhooks:
         )
         if isinstance(adapter, WhatsAppWeb) and adapter.links(body):
             self.heard(account)
+        is_phone, told_to = isinstance(adapter, WhatsAppWeb), self.settings.webhook_url
         messages = adapter.incoming(body)
         people = [Person(m.sender, m.name) for m in messages if m.kind != "left"]
         self.inbox.remember_people(f"{service}/{account}", people)
@@ -57,7 +60,9 @@ class Webhooks:
             kept=self.settings.incoming_kept,
             opt_out=plain_words(self.settings.opt_out_words),
             opt_in=plain_words(self.settings.opt_in_words),
-            told_at=now if self.settings.webhook_url else None,
+            told_at=now if told_to else None,
+            owner=owner_of(account) if is_phone else "",
+            place=place(told_to, account) if is_phone and told_to else "",
         )
 
     def _adapter(self, service: str, account: str) -> Webhook:

@@ -67,7 +67,7 @@ WHO_MAY = {
     "GET /api/v1/callbacks/<string(minlength=21):id_>": "viewer",
     "POST /api/v1/callbacks/<string(minlength=21):id_>/replay": "sender",
     "POST /api/v1/callbacks/replay": "sender",
-    "GET /api/v1/incoming": "admin",
+    "GET /api/v1/incoming": "viewer",
     "GET /api/v1/suppressions": "admin",
     "GET /api/v1/suppressions/<service_name>/<path:uuid>": "admin",
     "PUT /api/v1/suppressions/<service_name>/<path:uuid>": "admin",

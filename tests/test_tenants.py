@@ -67,6 +67,7 @@ LISTS = {
     "/api/v1/schedules": "schedules",
     "/api/v1/files": "files",
     "/api/v1/sessions": "sessions",
+    "/api/v1/incoming": "incoming",
     "/get_scheduled": "scheduled",
     "/get_finished": "finished_main",
     "/sandbox.json": "messages",

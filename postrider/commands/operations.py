@@ -142,7 +142,10 @@ def incoming(args: argparse.Namespace) -> int:
     if args.json:
         return say_json({"incoming": [showing.heard(row) for row in page.rows], "next": page.next})
     rows = [
-        (showing.iso(r.at) or "", r.service, r.account, r.uuid, r.name, r.kind, r.text)
+        (
+            *(showing.iso(r.at) or "", r.service, r.account, r.uuid, r.name, r.kind),
+            r.text or (r.file.name if r.file else ""),
+        )
         for r in page.rows
     ]
     heads = ("At", "Messenger", "Account", "From", "Name", "Kind", "Text")

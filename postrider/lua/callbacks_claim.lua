@@ -27,7 +27,7 @@ for _, line in ipairs(lines) do
     local id, url, owner = event.id, event.url or '', event.owner or ''
     if url ~= '' and (event.format ~= 'task' or event.task) then add(id, url, owner, event.type, line) end
     -- With the same address it would be told twice; in the other form it is another thing.
-    if everything ~= '' and (url ~= everything or event.format == 'task') then
+    if everything ~= '' and not event.alone and (url ~= everything or event.format == 'task') then
       add(id .. '_all', everything, '', event.type, line)
     end
   end
