@@ -20,7 +20,6 @@ from postrider.service import Service
 from postrider.transport import Blocking
 from tests import inward
 from tests.conftest import ROOT, Api
-from postrider.selftest.fleet import free_port
 from tests.receiver import Receiver, Says
 from tests.test_files import PNG, keep
 from tests.test_files_api import kept

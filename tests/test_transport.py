@@ -12,7 +12,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
@@ -248,7 +247,10 @@ def test_files_in_json_have_as_long_as_their_bytes_take() -> None:
     request, _ = with_file("http://x", 3 * transport.BYTES_A_S)
     assert transport.limit_s(request) == timeouts.within_s() + 4
     assert transport.silence_s(request) == transport.READ_S + 1
-    assert transport.limit_s(Request("POST", "http://x", {}, {"text": ["x", {"y": 1}]})) == timeouts.within_s()
+    assert (
+        transport.limit_s(Request("POST", "http://x", {}, {"text": ["x", {"y": 1}]}))
+        == timeouts.within_s()
+    )
 
 
 def test_what_is_no_json_is_told_to_whoever_wrote_it() -> None:
