@@ -200,16 +200,9 @@ class Sender:
 
     def attempt(self, claims: Sequence[Claim]) -> Exchange:
         """One try at what goes out by one call: yields the request, is sent what came back, returns the verdicts."""
-        if claims[0].how == "suppressed":
-            return [verdicts.suppressed(claim) for claim in claims]
+        if (stay := self._stay(claims)) is not None:
+            return stay
         started = time.monotonic()
-        # All are of one message, and so under the same terms.
-        if forbidden := [v for v in map(verdicts.not_allowed, claims) if v is not None]:
-            allowed = {v.claim.job_id for v in forbidden}
-            return forbidden + [verdicts.handed_back(c) for c in claims if c.job_id not in allowed]
-        if claims[0].message.unreadable:
-            self._tell_unreadable(claims[0].message)
-            return [verdicts.waits(claim, UNREADABLE_S) for claim in claims]
         to = claims[0].recipient
         adapter = self.accounts.get((to.service, to.account))
         if adapter is None:  # a session that was deleted since it was claimed
@@ -241,6 +234,19 @@ class Sender:
         except Exception as error:  # noqa: BLE001 - an adapter may do anything
             outcome = _broke(claims[0], error, left=left)
             return _one_sign([self.verdict(claim, outcome) for claim in claims])
+
+    def _stay(self, claims: Sequence[Claim]) -> list[Verdict] | None:
+        """What becomes of claims that nothing is to be sent of now; None: something is."""
+        if claims[0].how == "suppressed":
+            return [verdicts.suppressed(claim) for claim in claims]
+        # All are of one message, and so under the same terms.
+        if forbidden := [v for v in map(verdicts.not_allowed, claims) if v is not None]:
+            stay = {v.claim.job_id for v in forbidden}
+            return forbidden + [verdicts.handed_back(c) for c in claims if c.job_id not in stay]
+        if claims[0].message.unreadable:
+            self._tell_unreadable(claims[0].message)
+            return [verdicts.waits(claim, UNREADABLE_S) for claim in claims]
+        return None
 
     def _tell_unreadable(self, message: Message) -> None:
         """Says so in the log, of each message once a minute at most, however many deliveries it has."""
@@ -480,7 +486,7 @@ class Sender:
         return replace(found, attempt=replace(found.attempt, parts=self.uploads.parts(claim)))
 
 
-def _send_piece(claim: Claim, adapter: TakesFiles, out: Outbound, piece: Piece) -> Steps:
+def _send_piece(claim: Claim, adapter: Pieces, out: Outbound, piece: Piece) -> Steps:
     """The adapter's own steps; when they break, what that means: before the first call nothing has left."""
     left = False
     try:

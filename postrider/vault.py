@@ -120,7 +120,7 @@ class Vault:
         try:
             raw = base64.b64decode(kept[1:], validate=True)
         except ValueError:
-            raise Unavailable("what is kept encrypted was changed, and does not open") from None
+            raise Unreadable("what is kept encrypted was changed, and does not open") from None
         return self.open(raw, place).decode()
 
     def seal_json(self, value: Any, place: str) -> bytes:

@@ -1,6 +1,7 @@
 """Files that clients encrypted: opened when they are whole and for us, refused alike in every other case."""
 
 import hashlib
+import json
 import os
 import random
 import secrets

@@ -297,9 +297,7 @@ def test_who_comes_late_leaves_alone_what_is_noted_of_the_next_try(
 ) -> None:
     message = post(service, "telegram", "image", "audio")
     (late,) = service.sender.claim("late", 10).claims
-    client.zadd("pr:leases", {late.job_id: time.time() - 1})
-    client.set("pr:swept", time.time())
-    client.delete("pr:patience")
+    leases_run_out(client, [late.job_id.encode()])
     service.sweep()
     claims: list[Claim] = []
     wait_until(lambda: claims or claims.extend(service.sender.claim("next", 10).claims))
