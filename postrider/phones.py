@@ -23,6 +23,7 @@ from postrider.model import Client
 from postrider.records import account_key
 from postrider.sessions import CHANGES, Session, Sessions, SessionState, session_id
 from postrider.settings import Settings
+from postrider.shown import Shown
 from postrider.transport import Blocking
 from postrider.warmup import daily_cap
 
@@ -69,6 +70,7 @@ class Phones:
         self.watchers: list[Watcher] = []
         self.changed: Callable[[], None] = lambda: None
         """Called when accounts have come, gone, or may do something else."""
+        self._shown = Shown(sessions.redis, settings.whatsapp_web_key)
         self._local = threading.local()
         self._seen: tuple[bytes, int] | None = None
         self._lock = threading.Lock()
@@ -233,18 +235,22 @@ class Phones:
         return found
 
     def _rest(self, session: Session, state: str, reason: str = "", **more: Any) -> Session:
-        """`session`, no longer to run; nothing is to be scanned any more."""
+        """`session`, no longer to run; a keeper looks at it next, and takes back the code that it shows."""
         stands = self._stands(session, state, reason)
-        new = self._write(session, wanted=False, code="", tries=0, tried_at=None, **stands, **more)
-        self._settled(new)
-        return new
+        return self._write(session, wanted=False, tries=0, tried_at=None, **stands, **more)
 
     def code(self, client: Client, name: str) -> Code:
         """The QR code to scan now. Raises NotFound, IllegalTransition when there is none, Unavailable."""
-        found = self.get(client, name)
-        code = self.ask(self._phone().driver.code(found.id))
+        found, phone = self.get(client, name), self._phone()
+        code = self._told(self._code(phone, found.id))
         self.sessions.look_now(found.id)
         return code
+
+    def _code(self, phone: WhatsAppWeb, id_: str) -> Code | Trouble:
+        """The code to scan now: of a sidecar that makes a new one each time, the one that others show."""
+        if not phone.driver.remakes_codes:
+            return self._talk(phone.driver.code(id_))
+        return self._shown.code(id_, lambda: self._talk(phone.driver.code(id_)))
 
     def pair(self, client: Client, name: str, number: str) -> str:
         """A code to type on the phone instead. Raises NotFound, InvalidRequest, IllegalTransition, Unavailable."""
@@ -254,6 +260,7 @@ class Phones:
         found, driver = self.get(client, name), self._phone().driver
         if driver.remakes_codes:  # before it is asked for: a keeper may be about to fetch the next
             self._write(found, pairs_until=self.now() + PAIRS)
+            self._shown.drop(found.id)
         return self.ask(driver.pair(found.id, digits))
 
     def passkey(self, client: Client, name: str) -> Passkey:
@@ -346,7 +353,7 @@ class Phones:
         """Has whoever watches told of a code that is new."""
         if session.pairs_until and session.pairs_until > self.now():
             return session
-        code = self._talk(phone.driver.code(session.id))
+        code = self._code(phone, session.id)
         if isinstance(code, Trouble):
             return session
         digest = hashlib.sha256(code.text.encode() or code.png).hexdigest()[:16]
@@ -357,6 +364,7 @@ class Phones:
         return new
 
     def _settled(self, session: Session) -> None:
+        self._shown.drop(session.id)
         for watcher in self.watchers:
             watcher.settled(session)
 
@@ -387,10 +395,13 @@ class Phones:
     def ask(self, talk: Talk[T | Trouble], but: str = "") -> T:
         """What the sidecar answers. Raises IllegalTransition, Unavailable; not for a trouble of the kind `but`."""
         found = self._talk(talk)
+        if isinstance(found, Trouble) and found.kind == but:
+            return None  # type: ignore[return-value] # of a talk that gives nothing else
+        return self._told(found)
+
+    def _told(self, found: T | Trouble) -> T:
         if not isinstance(found, Trouble):
             return found
-        if found.kind == but:
-            return None  # type: ignore[return-value] # of a talk that gives nothing else
         if found.kind in {"missing", "unlinked"}:
             raise IllegalTransition(f"the session does not allow that now: {found.reason}")
         if found.kind == "limited":

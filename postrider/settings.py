@@ -513,6 +513,11 @@ class Settings(BaseModel):
         return float(least), float(most or least)
 
     @property
+    def whatsapp_web_key(self) -> str:
+        """`whatsapp_web_secret` in clear; '' where there is none."""
+        return self.whatsapp_web_secret.get_secret_value() if self.whatsapp_web_secret else ""
+
+    @property
     def hooks_url(self) -> str:
         """How the sidecar of linked phones reaches us."""
         return self.whatsapp_web_hook_url or self.public_url or self.url

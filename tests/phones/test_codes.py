@@ -23,7 +23,7 @@ from postrider.sessions import Session, Sessions
 from postrider.settings import Settings
 from tests.conftest import wait_until
 from tests.phones.slack import CHANNEL, TOKEN, Answer, FakeSlack
-from tests.places import Places
+from tests.receiver import Receiver, Says
 from tests.sidecar import Sidecar
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -39,7 +39,7 @@ def slack() -> Iterator[FakeSlack]:
 
 @pytest.fixture
 def env(env: dict[str, str], slack: FakeSlack) -> dict[str, str]:
-    return env | slack.env()
+    return env | slack.env() | {"ALERT_URLS": ""}
 
 
 @pytest.fixture
@@ -386,8 +386,8 @@ def test_what_slack_did_not_delete_is_deleted_later(
 
 
 @pytest.fixture
-def places() -> Iterator[Places]:
-    with Places() as found:
+def places() -> Iterator[Receiver]:
+    with Receiver() as found:
         yield found
 
 
@@ -397,14 +397,14 @@ def others(
     sessions: Sessions,
     session: Session,
     env: dict[str, str],
-    places: Places,
+    places: Receiver,
 ) -> Scene:
     urls = {"ALERT_URLS": f"syslog://local0 json://{places.place}/planted-alert-token"}
     return Scene(client, sessions, Settings.from_env(env | urls, None))
 
 
 def test_places_that_take_files_get_each_code_and_which_is_the_newest(
-    others: Scene, places: Places
+    others: Scene, places: Receiver
 ) -> None:
     texts = []
     for n in (1, 2):
@@ -421,9 +421,9 @@ def test_places_that_take_files_get_each_code_and_which_is_the_newest(
 
 
 def test_a_place_that_refuses_is_told_of_by_its_number_once(
-    others: Scene, places: Places, caplog: pytest.LogCaptureFixture
+    others: Scene, places: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    places.status = lambda _: 500
+    places.script = lambda _: Says(500)
     for n in (1, 2):
         others.shows()
         wait_until(lambda n=n: len(places.calls) >= n)
@@ -460,7 +460,7 @@ def everything(client: redis.Redis) -> Iterator[bytes]:
 def test_a_code_stands_in_no_log_no_redis_and_no_repr(
     others: Scene,
     slack: FakeSlack,
-    places: Places,
+    places: Receiver,
     client: redis.Redis,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],

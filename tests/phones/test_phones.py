@@ -440,3 +440,38 @@ def test_two_accounts_of_one_moment_are_the_same_for_who_reads_them(rig: Rig) ->
     rig.linked("other", "375290000000")
     assert (SERVICE, "other") not in dict(seen)
     assert (SERVICE, "other") in rig.service.accounts
+
+
+def test_all_processes_show_one_code_of_a_sidecar_that_makes_a_new_one_each_time(
+    rig: Rig, env: dict[str, str], client: redis.Redis
+) -> None:
+    other = Rig.of(env, client, rig.sidecar)
+    for one in (rig, other):
+        assert one.phones.phone is not None
+        remakes = Remakes(rig.sidecar.url, rig.sidecar.key)
+        one.phones.accounts.phone = replace(one.phones.phone, driver=remakes)
+    rig.phones.add(USER, "shop")
+    rig.look_until("scan")
+    shown = {one.phones.code(USER, "shop").text for one in (rig, other, rig)}
+    assert len([r for r in rig.sidecar.requests if r["path"].endswith("/auth/qr")]) == 1
+    (text,) = shown
+    kept = client.get("pr:session:shown:shop")
+    assert kept
+    assert text.encode() not in kept
+    assert 0 < client.pttl("pr:session:shown:shop") <= 60_000
+    rig.sidecar.scan("shop", NUMBER)
+    rig.look_until("linked")
+    assert not client.exists("pr:session:shown:shop")
+
+
+def test_a_code_that_was_shown_is_taken_back_when_its_session_is_stopped(
+    rig: Rig, watch: Watch
+) -> None:
+    rig.phones.add(USER, "shop")
+    rig.look_until("scan")
+    over = len(watch.over)
+    rig.phones.stop(USER, "shop")  # as the API does: what shows codes is another process
+    rig.look()
+    assert watch.over[over:] == ["shop"]
+    rig.look()
+    assert watch.over[over:] == ["shop"]

@@ -11,7 +11,7 @@ import requests
 
 from tests.conftest import wait_until
 from tests.messengers.specs import faults
-from tests.places import Call, Places
+from tests.receiver import Got, Receiver, Says
 from tests.sidecar import Sidecar
 
 waha = pytest.importorskip(
@@ -31,8 +31,8 @@ EVENTS = {
 
 
 @pytest.fixture
-def places() -> Iterator[Places]:
-    with Places() as found:
+def places() -> Iterator[Receiver]:
+    with Receiver() as found:
         yield found
 
 
@@ -63,7 +63,7 @@ def is_a(schema: str, told: dict[str, Any]) -> None:
         model.model_validate(given)
 
 
-def linked(judge: Any, sidecar: Sidecar, places: Places) -> list[Call]:
+def linked(judge: Any, sidecar: Sidecar, places: Receiver) -> list[Got]:
     """A linked session `shop` that tells everything to `places`."""
     hook = {
         "url": f"http://{places.place}/hook",
@@ -80,7 +80,7 @@ def linked(judge: Any, sidecar: Sidecar, places: Places) -> list[Call]:
 
 
 def test_it_answers_a_client_of_others_as_waha_does(
-    judge: Any, sidecar: Sidecar, places: Places
+    judge: Any, sidecar: Sidecar, places: Receiver
 ) -> None:
     linked(judge, sidecar, places)
     is_a("SessionInfo", judge.sessions.get("shop"))
@@ -121,7 +121,7 @@ def test_passkeys_go_as_waha_says(judge: Any, sidecar: Sidecar) -> None:
 
 
 def test_what_it_tells_is_signed_and_as_waha_says(
-    judge: Any, sidecar: Sidecar, places: Places
+    judge: Any, sidecar: Sidecar, places: Receiver
 ) -> None:
     calls = linked(judge, sidecar, places)
     sidecar.acks(1, 2, 3)
@@ -143,11 +143,11 @@ def test_what_it_tells_is_signed_and_as_waha_says(
     assert {json.loads(call.body)["event"] for call in calls} == set(EVENTS)
 
 
-def test_it_tells_again_what_was_not_taken(judge: Any, sidecar: Sidecar, places: Places) -> None:
+def test_it_tells_again_what_was_not_taken(judge: Any, sidecar: Sidecar, places: Receiver) -> None:
     calls = linked(judge, sidecar, places)
     wait_until(lambda: any(b'"WORKING"' in call.body for call in calls))
     before = len(calls)
-    places.status = lambda _: 500 if len(calls) < before + 2 else 200
+    places.script = lambda _: Says(500 if len(calls) < before + 1 else 200)
     sidecar.say("shop", "Hello")
     wait_until(lambda: len(calls) >= before + 2)
     assert calls[before].body == calls[before + 1].body
