@@ -45,12 +45,12 @@ class Shown:
         while (found := self._kept(key, session)) is None:
             if client.set(f"{key}:asked", 1, nx=True, px=int(ASKS_S * 1000)):
                 try:
-                    found = ask()
-                    if isinstance(found, Code):
-                        self._keep(key, session, found)
+                    new = ask()
+                    if isinstance(new, Code):
+                        self._keep(key, session, new)
+                    return new
                 finally:
                     client.delete(f"{key}:asked")
-                return found
             if time.monotonic() > give_up_at:
                 return Trouble("later", "the next code is being made")
             time.sleep(LOOK_S)

@@ -71,6 +71,7 @@ def test_a_healthy_set_up_has_no_fault(examine: Examine) -> None:
         "whatsapp": "ok",
         "mail": "off",
         "apprise": "off",
+        "whatsapp-web": "off",
         "sandbox": "ok",
     }
     assert of(report, "telegram").detail == "we are @post_bot"
@@ -184,6 +185,7 @@ def test_what_is_not_set_up_names_what_it_lacks(examine: Examine) -> None:
         "viber": "set VIBER_AUTH_TOKEN",
         "mail": "set SMTP_URL and MAIL_FROM",
         "apprise": "set APPRISE_TARGETS",
+        "whatsapp-web": "set WAHA_URL or GOWA_URL",
         "sandbox": "set SANDBOX=on",
     }
     half = of(report, "whatsapp")
@@ -323,7 +325,7 @@ def test_memory_is_judged_by_its_limit(used: int, limit: int, state: str, detail
 def test_memory_counts_what_waiting_deliveries_will_take() -> None:
     check = diagnosis.judge_memory(Memory(60_000_000, 100_000_000, waiting=100_000))
     assert check.state == "fault"
-    assert "(60%), 102% once all that waits is sent: nothing more is accepted" in check.detail
+    assert "(60%), 122% once all that waits is sent: nothing more is accepted" in check.detail
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ def test_a_message_is_answered_as_a_resource(api: Api) -> None:
         "due_at": "2030-10-05T13:48:00Z",
         "due_local": "2030-10-05 13:48:00",
         "expires_at": None,
+        "check_first": False,
         "total": 2,
         "counts": {"scheduled": 2},
         "files": [],

@@ -2,11 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 import redis
 
-from messengers.base import Errand, NoReply, Note, Outbound, Outcome, Piece, Reply, Sent, Steps
+from messengers.base import (
+    Errand,
+    NoReply,
+    Note,
+    Outbound,
+    Outcome,
+    Piece,
+    Reply,
+    Sent,
+    Steps,
+    Taken,
+    unanswered,
+)
 from messengers.letters import Letter, Mailbox, Server
 from messengers.sandbox import Sandbox
 from postrider.errands import Errands
@@ -18,18 +31,31 @@ from tests.test_files import PNG, keep
 from tests.test_sending_files import state, turn
 
 
-class CutsNothing(Sandbox):
+class InPieces(Sandbox):
+    """Each file by a call of its own."""
+
+    reuses_s: ClassVar[float] = 0.0
+
+    def pieces(self, out: Outbound) -> list[Piece]:
+        return [Piece((n,), text=not n) for n in range(len(out.files))]
+
+    def send_piece(self, out: Outbound, piece: Piece) -> Steps:  # noqa: ARG002
+        reply = yield self.request(out)
+        return Taken(unanswered(reply) if isinstance(reply, NoReply) else self.read(reply))
+
+
+class CutsNothing(InPieces):
     def pieces(self, out: Outbound) -> list[Piece]:  # noqa: ARG002
         raise ZeroDivisionError
 
 
-class AsksNothing(Sandbox):
+class AsksNothing(InPieces):
     def send_piece(self, out: Outbound, piece: Piece) -> Steps:  # noqa: ARG002
         raise ZeroDivisionError
         yield self.request(out)
 
 
-class ReadsNothing(Sandbox):
+class ReadsNothing(InPieces):
     def send_piece(self, out: Outbound, piece: Piece) -> Steps:  # noqa: ARG002
         yield self.request(out)
         raise ZeroDivisionError

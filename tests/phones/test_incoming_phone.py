@@ -25,12 +25,13 @@ from postrider.forwarding import place
 from postrider.gathering import TRIES, Gathering
 from postrider.media import Awaited
 from postrider.model import Client
+from postrider.selftest.fleet import free_port
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import Store
 from postrider.web import create_app
 from tests.conftest import Api, Start, wait_until
-from tests.receiver import Got, Receiver, closed_port
+from tests.receiver import Got, Receiver
 from tests.sidecar import Sidecar
 from tests.test_callbacks import SECRET
 
@@ -51,7 +52,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def env(env: dict[str, str], receiver: Receiver) -> dict[str, str]:
-    port = closed_port()
+    port = free_port()
     return env | {
         "WHATSAPP_WEB_HOOK_URL": f"http://127.0.0.1:{port}",
         "PUBLIC_URL": f"http://127.0.0.1:{port}",
@@ -551,7 +552,7 @@ def test_a_driver_that_leads_elsewhere_is_not_followed(
     oddly: Service, odd: Odd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Odd() as other:
-        came(oddly, url="x")
+        came(oddly, url="/api/files/x")
         adapter = oddly.phones.phone
         assert adapter
         gatherer = gathering(oddly)
@@ -567,7 +568,9 @@ def test_a_phone_that_is_sent_much_keeps_no_others_waiting(oddly: Service, odd: 
     adapter = oddly.phones.phone
     assert adapter
     for n in range(20):
-        body = wrote("busy", f"B{n}", hasMedia=True, media={"mimetype": "image/png", "url": "x"})
+        body = wrote(
+            "busy", f"B{n}", hasMedia=True, media={"mimetype": "image/png", "url": "/api/files/x"}
+        )
         oddly.arrivals.take(
             WhatsAppWeb.name,
             "busy",
@@ -579,7 +582,7 @@ def test_a_phone_that_is_sent_much_keeps_no_others_waiting(oddly: Service, odd: 
     gatherer = gathering(oddly, within_s=30.0)
     wait_until(lambda: (gatherer.turn(), len(odd.asked) == 2)[1])
     odd.serves = Serves()
-    came(oddly, "calm", url="x")
+    came(oddly, "calm", url="/api/files/x")
     wait_until(
         lambda: (gatherer.turn(), oddly.arrivals.page(1).rows[0].file.state == "kept")[1]  # type: ignore[union-attr]
     )
@@ -592,7 +595,7 @@ def test_a_clients_limit_of_bytes_counts_for_what_it_is_sent(
         "/api/v1/keys", json={"name": "alpha", "role": "sender", "limits": {"file_bytes": 10}}
     )
     assert made.status_code == 201, made.text
-    came(oddly, f"shop_{made.json()['id']}", url="x")
+    came(oddly, f"shop_{made.json()['id']}", url="/api/files/x")
     found = became(oddly, gathering(oddly))
     assert found.state == "missing"
     assert "over this client's limit of 10 bytes" in found.reason
@@ -601,7 +604,7 @@ def test_a_clients_limit_of_bytes_counts_for_what_it_is_sent(
 def test_a_file_is_kept_as_long_as_its_message(
     oddly: Service, odd: Odd, client: redis.Redis, tmp_path: Path
 ) -> None:
-    came(oddly, url="x")
+    came(oddly, url="/api/files/x")
     found = became(oddly, gathering(oddly))
     oddly.sweep()
     client.zadd("pr:files:unused", {found.id: 0}, xx=True)
@@ -619,7 +622,7 @@ def test_too_many_that_wait_are_told_of_without_their_file(
     oddly: Service, odd: Odd, client: redis.Redis
 ) -> None:
     client.zadd("pr:media:due", {f"{n}-0": 4e9 for n in range(10_000)})
-    came(oddly, url="x")
+    came(oddly, url="/api/files/x")
     file = oddly.arrivals.page(1).rows[0].file
     assert file
     assert (file.state, file.reason) == ("missing", "too many files wait to be fetched")

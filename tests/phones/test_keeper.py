@@ -64,6 +64,10 @@ def test_a_session_that_nobody_made_is_made_by_a_keeper(
         wait_until(lambda: rig.sidecar.status("shop") != "", 10)
 
 
+def _restarts(rig: Rig) -> list[str]:
+    return [r["path"] for r in rig.sidecar.requests if r["path"].endswith("/restart")]
+
+
 def test_two_keepers_do_each_thing_once(rig: Rig, another: Callable[[], Service]) -> None:
     with at_work(another()), at_work(another()):
         for n in range(6):
@@ -78,8 +82,8 @@ def test_two_keepers_do_each_thing_once(rig: Rig, another: Callable[[], Service]
             for _ in range(5):
                 rig.phones.heard(f"s{n}")
         wait_until(lambda: {rig.session(f"s{n}").state for n in range(6)} == {"dropped"}, 15)
-    restarts = [r["path"] for r in rig.sidecar.requests if r["path"].endswith("/restart")]
-    assert sorted(restarts) == [f"/api/sessions/s{n}/restart" for n in range(6)]
+        wait_until(lambda: len(_restarts(rig)) >= 6)
+    assert sorted(_restarts(rig)) == [f"/api/sessions/s{n}/restart" for n in range(6)]
     assert len([t for t in rig.told() if "has dropped" in t]) == 6
 
 

@@ -1,5 +1,6 @@
 """Clients that send too much, or too slowly, while others want to be served."""
 
+import select
 import socket
 import statistics
 import threading
@@ -76,18 +77,15 @@ def test_a_gigabyte_is_refused_before_it_is_read(rig: Rig, how: str) -> None:
     sent, answer = 0, b""
     with connected(rig) as client:
         client.sendall(head(*lines))
-        client.settimeout(0.001)
+        client.settimeout(10)
         try:
             while sent < 1 << 30 and not answer:
                 client.sendall(part)
                 sent += len(part)
-                try:
+                if select.select([client], [], [], 0)[0]:
                     answer = client.recv(65_536)
-                except TimeoutError:
-                    continue
         except OSError:  # it hung up on us
             pass
-        client.settimeout(10)
         while not answer:
             answer = client.recv(65_536)
     grown = api_memory_mb(rig) - before
@@ -97,6 +95,7 @@ def test_a_gigabyte_is_refused_before_it_is_read(rig: Rig, how: str) -> None:
     assert grown <= 20
 
 
+@pytest.mark.minutes
 def test_slow_clients_leave_threads_for_others_and_are_hung_up_on(rig: Rig) -> None:
     """100 clients that send a byte now and then, half of them in the head, to 2 API processes.
 
@@ -180,6 +179,7 @@ def made_key(rig: Rig, name: str, **limits: int) -> dict[str, str]:
     return {"Authorization": f"Bearer {made.json()['key']}"}
 
 
+@pytest.mark.minutes
 def test_one_that_floods_delays_nobody_else(rig: Rig) -> None:
     """A key that may have 5,000 waiting posts 1,000 at a time, as fast as it gets an answer, all due at once.
 

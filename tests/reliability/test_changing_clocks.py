@@ -51,6 +51,7 @@ def fleet_env(fleet_env: dict[str, str], clock: Clock) -> dict[str, str]:
     return {**fleet_env, **clock.env, "DURABILITY": "none"}
 
 
+@pytest.mark.minutes
 def test_each_occurrence_is_sent_once_at_its_local_hour_whichever_way_clocks_change(
     request: pytest.FixtureRequest, clock: Clock, long: bool
 ) -> None:

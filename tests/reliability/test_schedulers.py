@@ -37,7 +37,11 @@ def test_a_scheduler_killed_again_and_again_makes_nothing_late(rig: Rig, long: b
 
 @pytest.mark.dice
 @pytest.mark.parametrize(
-    ("workers", "frozen_s"), [(2, 3), (5, 22)], ids=["one of two", "one of five"]
+    ("workers", "frozen_s"),
+    [
+        pytest.param(2, 3, id="one of two"),
+        pytest.param(5, 22, id="one of five", marks=pytest.mark.minutes),
+    ],
 )
 def test_one_frozen_and_woken_sends_nothing_twice_in_silence(
     rig: Rig, messenger: FakeMessenger, long: bool, workers: int, frozen_s: float

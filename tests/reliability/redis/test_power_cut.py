@@ -60,7 +60,12 @@ def cut_power(server: Server) -> int:
 
 
 @pytest.mark.parametrize(
-    ("newer", "appendfsync"), [(False, "always"), (True, "always"), (True, "everysec")]
+    ("newer", "appendfsync"),
+    [
+        (False, "always"),
+        (True, "always"),
+        pytest.param(True, "everysec", marks=pytest.mark.minutes),
+    ],
 )
 def test_with_always_a_power_cut_loses_nothing_acknowledged(
     newer: bool,

@@ -120,7 +120,7 @@ class Sentinel(Guarded):
         return (master["num-slaves"], master["num-other-sentinels"]) in {("2", "2"), (2, 2)}
 
 
-@pytest.mark.parametrize("how", ["killed", "hung"])
+@pytest.mark.parametrize("how", ["killed", pytest.param("hung", marks=pytest.mark.minutes)])
 def test_a_failover_loses_no_more_than_the_lag(
     how: str,
     trio: Trio,
