@@ -16,8 +16,9 @@ from types import MappingProxyType
 from typing import Protocol
 
 from postrider import parameters
+from postrider.arriving import Arriving
 from postrider.errors import IdempotencyConflict, InvalidRequest, NotFound
-from postrider.files import Files, Incoming, Stored
+from postrider.files import Files, Stored
 from postrider.finding import Finder
 from postrider.handovers import Handed, Handover, Handovers
 from postrider.model import Attachment, Message, NewMessage, Recipient
@@ -56,7 +57,7 @@ class Engine(Protocol):
     finder: Finder
 
     def keep(
-        self, owner: str, arrived: Sequence[tuple[str, Incoming]], key: bytes | None = None
+        self, owner: str, arrived: Sequence[tuple[str, Arriving]], key: bytes | None = None
     ) -> list[Stored]:
         """Keeps files under their names, all of them or none. Raises InvalidRequest, TooManyRequests, Unavailable."""
 
@@ -91,7 +92,7 @@ class Desk:
     def take(
         self,
         owner: str,
-        files: Sequence[tuple[str, str, Incoming]],
+        files: Sequence[tuple[str, str, Arriving]],
         fields: Mapping[str, bytes] = MappingProxyType({}),
     ) -> Handover:
         """Keeps an upload, all of it or nothing: (name of its part, its own name, the file), and parts that are no files.

@@ -11,8 +11,9 @@ from email.message import Message
 from urllib.parse import unquote, urljoin, urlsplit
 
 from messengers.base import UNSEEN, File, NoReply, Reply
+from postrider.arriving import Arriving, clean_name
 from postrider.errors import InvalidRequest, Unavailable
-from postrider.files import Files, Incoming, Left, Stored, clean_name, over
+from postrider.files import Files, Left, Stored, over
 from postrider.guard import Guard, Refused
 from postrider.model import Attachment
 from postrider.outward import Outward
@@ -87,7 +88,7 @@ class Fetching:
             self._places.release()
 
     def _follow(
-        self, field: str, url: str, incoming: Incoming, left: Left | None, until: float
+        self, field: str, url: str, incoming: Arriving, left: Left | None, until: float
     ) -> tuple[Reply, str]:
         """The answer that is none to go elsewhere, and the URL that gave it."""
 

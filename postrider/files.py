@@ -10,27 +10,24 @@ Redis
   pr:files:deleted      set    files that are forgotten, while what they held may still lie on the disk
 """
 
-import errno
-import hashlib
 import math
 import os
 import re
 import secrets
 import time
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from tempfile import mkstemp
-from typing import IO, Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import redis
 
 from messengers.base import File
 from postrider import records, sealed, sniffing
+from postrider.arriving import DRAFT, ROOM_AGAIN_S, Arriving, clean_name, room_needed
 from postrider.errors import (
     InvalidRequest,
     NotFound,
@@ -45,11 +42,7 @@ from postrider.signing import Links
 from postrider.vault import KEYLESS, Vault
 
 UNUSED_KEPT_S = 86_400.0
-NAME_LIMIT = 150
-"""Characters of a file's name; some file systems have 255 bytes."""
 ID_BYTES = 16
-DRAFT = "incoming-"
-"""Begins the name of what is being written, where that needs one."""
 DRAFT_KEPT_S = 86_400.0
 """Seconds without a write after which nobody writes it any more."""
 LOOK_S = 3_600.0
@@ -58,8 +51,6 @@ SEALED = ".sealed"
 """Behind the name of what is encrypted on the disk."""
 LINKED_WITHIN_S = 60.0
 """From when a file gets its id until it is kept: for the disk."""
-ROOM_AGAIN_S = 60
-"""When a client over its bytes may try again: some of its files may be gone by then."""
 _ID = re.compile(r"[\w-]{22}", re.ASCII)
 
 
@@ -101,19 +92,19 @@ class Files:
 
     # -- keeping
 
-    def incoming(self) -> "Incoming":
+    def incoming(self) -> Arriving:
         """A new file, to be written and then kept. Raises Unavailable when the disk is full, OSError."""
-        with _room_needed():
+        with room_needed():
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            return Incoming(self.folder, self.vault if self.vault.seals else None)
+            return Arriving(self.folder, self.vault if self.vault.seals else None)
 
-    def keep(self, incoming: "Incoming", name: str, owner: str, now: datetime) -> Stored:
+    def keep(self, incoming: Arriving, name: str, owner: str, now: datetime) -> Stored:
         """Keeps what was written, under a new id. Raises as `keep_all` does."""
         return self.keep_all([(incoming, name)], owner, now)[0]
 
     @unavailable_when_redis_is
     def keep_all(
-        self, arrived: Sequence[tuple["Incoming", str]], owner: str, now: datetime
+        self, arrived: Sequence[tuple[Arriving, str]], owner: str, now: datetime
     ) -> list[Stored]:
         """Keeps files with their names, all of them or none. Raises TooManyRequests, Unavailable.
 
@@ -129,7 +120,7 @@ class Files:
         try:
             for (incoming, _), stored in zip(arrived, found, strict=True):
                 incoming.link(self.path(stored.file.id, sealed=incoming.sealed))
-            with _room_needed():
+            with room_needed():
                 sync_folder(self.folder)
             told = self._write(found, owner, now, kept_until)
             _refuse(told)
@@ -140,7 +131,7 @@ class Files:
         return found
 
     def _seen(
-        self, incoming: "Incoming", name: str, owner: str, now: datetime, kept_until: datetime
+        self, incoming: Arriving, name: str, owner: str, now: datetime, kept_until: datetime
     ) -> Stored:
         name = clean_name(name)
         with incoming.reading() as content:
@@ -317,105 +308,6 @@ class Files:
         return self.folder / (id_ + SEALED if sealed else id_)
 
 
-class Incoming:
-    """A file that is being written: gone when it is closed without having been linked.
-
-    When this process dies, too: at once, or in a day where the file system has only files with names.
-    """
-
-    def __init__(self, folder: Path, vault: Vault | None = None) -> None:
-        """`vault`: it is encrypted on the disk."""
-        self._named: Path | None = None
-        self.size = 0
-        self._digest = hashlib.sha256()
-        self.file = self._new(folder)
-        self._vault = vault
-        self._writer = sealed.Writer(self.file, vault) if vault else None
-
-    def _new(self, folder: Path) -> IO[bytes]:
-        if hasattr(os, "O_TMPFILE"):
-            with suppress(OSError):  # some file systems cannot
-                fd = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o600)
-                return os.fdopen(fd, "w+b")
-        fd, name = mkstemp(dir=folder, prefix=DRAFT)
-        self._named = Path(name)
-        return os.fdopen(fd, "w+b")
-
-    def write(self, part: bytes) -> int:
-        """Appends. Raises Unavailable when the disk is full, OSError."""
-        with _room_needed():
-            if self._writer is None:
-                self.file.write(part)
-            else:
-                self._writer.write(part)
-        self._digest.update(part)
-        self.size += len(part)
-        return len(part)
-
-    @property
-    def sealed(self) -> bool:
-        """Whether it is encrypted on the disk."""
-        return self._writer is not None
-
-    @contextmanager
-    def reading(self) -> Iterator[IO[bytes]]:
-        """What was written, from its beginning. An encrypted one cannot be written any further."""
-        if self._writer is None or self._vault is None:
-            self.file.seek(0)
-            yield self.file
-        else:
-            self._writer.end()
-            with sealed.reading(self.file, self._vault, closes=False) as file:
-                yield file
-        self.file.seek(0, 2)
-
-    @property
-    def sha256(self) -> str:
-        """The digest of what was written, in hexadecimal digits."""
-        return self._digest.hexdigest()
-
-    def replace(self, path: Path) -> None:
-        """Makes it stay as `path`, also where there is a file already. Raises as `write` does."""
-        draft = path.with_name(DRAFT + secrets.token_hex(8))
-        self.link(draft)
-        with _room_needed():
-            draft.replace(path)
-            sync_folder(path.parent)
-
-    def link(self, path: Path) -> None:
-        """Makes it stay, as `path`; for good once the folder is synced. Raises as `write` does."""
-        with _room_needed():
-            if self._writer is not None:
-                self._writer.end()
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            if self._named:
-                self._named.rename(path)
-                self._named = None
-            else:
-                # The folder's descriptor counts for nothing here, but has Python call linkat(), which alone follows this link.
-                fd = self.file.fileno()
-                os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
-
-    def close(self) -> None:
-        """Ends the writing."""
-        self.file.close()
-        if self._named:
-            self._named.unlink(missing_ok=True)
-
-
-@contextmanager
-def _room_needed() -> Iterator[None]:
-    """Raises Unavailable when the disk is full, whatever of the writing finds that out."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-            raise
-        why = "there is no room for it on the disk"
-        raise Unavailable(why, retry_after_s=ROOM_AGAIN_S) from error
-
-
 def _fields(stored: Stored) -> list[str]:
     """What Redis keeps of it: name, value, ..."""
     file = stored.file
@@ -464,14 +356,3 @@ def over(most: int) -> TooManyRequests:
         f"over this client's limit of {most} bytes of files (file_bytes); delete some",
         retry_after_s=ROOM_AGAIN_S,
     )
-
-
-def clean_name(name: str) -> str:
-    """A name without a path, control characters or anything that has a meaning in a header; never empty."""
-    name = unicodedata.normalize("NFC", name.encode(errors="replace").decode())
-    name = re.split(r"[/\\]", name)[-1]
-    name = "".join(c if c.isprintable() and c not in '"<>:|?*;' else "_" for c in name).strip(". ")
-    stem, dot, suffix = name.rpartition(".")
-    if len(name) > NAME_LIMIT and dot and len(suffix) <= 10:
-        name = stem[: NAME_LIMIT - len(suffix) - 1] + "." + suffix
-    return name[:NAME_LIMIT] or "file"

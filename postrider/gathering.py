@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 from messengers.base import NoReply, Reply
 from postrider import records
 from postrider.accounts import DEFAULT, Accounts
+from postrider.arriving import Arriving, clean_name
 from postrider.errors import TooManyRequests, Unavailable
-from postrider.files import Files, Incoming, Left, Stored, clean_name, over
+from postrider.files import Files, Left, Stored, over
 from postrider.guard import Guard, Refused
 from postrider.hands import Hands
 from postrider.media import Attached, Awaited, Due
@@ -153,7 +154,7 @@ class Gathering:
         finally:
             incoming.close()
 
-    def _fetch(self, due: Due, incoming: Incoming, left: Left | None) -> None:
+    def _fetch(self, due: Due, incoming: Arriving, left: Left | None) -> None:
         if self._phone is None:
             raise Later("no sidecar is set up")
         request = self._phone.driver.media(due.media.url)

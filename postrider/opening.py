@@ -17,8 +17,9 @@ from cryptography.hazmat.primitives.ciphers.modes import GCM
 from cryptography.x509 import ExtensionNotFound, SubjectKeyIdentifier
 
 from postrider import cms
+from postrider.arriving import Arriving
 from postrider.errors import InvalidRequest
-from postrider.files import Files, Incoming
+from postrider.files import Files
 from postrider.keys import Key, Keys
 
 NONCE, TAG, AES_KEY = 12, 16, 32
@@ -38,13 +39,13 @@ class NotOpened(InvalidRequest):
 
 
 def opened(
-    incoming: Incoming,
+    incoming: Arriving,
     files: Files,
     keys: Keys,
     wrapped_key: bytes | None,
     *,
     field: str = "file",
-) -> Incoming:
+) -> Arriving:
     """`incoming` itself if it is not encrypted; else what was in it, as a new one, while `incoming` stays the caller's to close.
 
     `wrapped_key`: as raw bytes, or in base64. Raises NotOpened(field), and then leaves nothing behind.
@@ -73,7 +74,7 @@ def opened(
     return plain
 
 
-def _open_pair(file: IO[bytes], size: int, key: bytes, plain: Incoming) -> None:
+def _open_pair(file: IO[bytes], size: int, key: bytes, plain: Arriving) -> None:
     if size < NONCE + TAG:
         raise InvalidTag
     file.seek(size - TAG)
@@ -86,7 +87,7 @@ def _open_pair(file: IO[bytes], size: int, key: bytes, plain: Incoming) -> None:
     decryptor.finalize_with_tag(tag)
 
 
-def _open_envelope(file: IO[bytes], size: int, keys: Keys, plain: Incoming) -> None:
+def _open_envelope(file: IO[bytes], size: int, keys: Keys, plain: Arriving) -> None:
     envelope = cms.read(file, size)
     decryptor = Cipher(AES(_key_of(envelope, keys)), GCM(envelope.nonce)).decryptor()
     for part in _parts(file, cms.content(file, envelope)):

@@ -9,8 +9,9 @@ from typing import Any
 import redis
 
 from postrider import records, sealed
+from postrider.arriving import Arriving
 from postrider.errors import Unreadable
-from postrider.files import SEALED, Files, Incoming
+from postrider.files import SEALED, Files
 from postrider.inbox import note_of
 from postrider.schedules import body_of
 from postrider.scripts import Scripts, unavailable_when_redis_is
@@ -104,7 +105,7 @@ class Resealing:
     def _file(self, id_: str, *, is_sealed: bool) -> int:
         """1 if it was encrypted anew. Who reads it meanwhile reads what it was; it is the same."""
         path = self.files.path(id_, sealed=is_sealed)
-        new: Incoming | None = None
+        new: Arriving | None = None
         try:
             if is_sealed:
                 with path.open("rb") as raw:

@@ -14,6 +14,7 @@ from postrider import counts
 from postrider.accounts import DEFAULT
 from postrider.accounts import open_accounts as open_accounts  # noqa: PLC0414 - for who wires a service
 from postrider.alerts import Alerts
+from postrider.arriving import Arriving
 from postrider.changes import Changed, Changes
 from postrider.checks import Checks, unstorable
 from postrider.counts import Counts
@@ -26,7 +27,7 @@ from postrider.errors import (
     Unavailable,
 )
 from postrider.fetching import Fetching
-from postrider.files import Files, Incoming, Stored
+from postrider.files import Files, Stored
 from postrider.finding import Finder, Found, Summary, Wanted
 from postrider.forwarding import tells
 from postrider.handovers import Handovers
@@ -125,7 +126,7 @@ class Service:
     # -- files
 
     def keep(
-        self, owner: str, arrived: Sequence[tuple[str, Incoming]], key: bytes | None = None
+        self, owner: str, arrived: Sequence[tuple[str, Arriving]], key: bytes | None = None
     ) -> list[Stored]:
         """Keeps files under their names, all of them or none; what is in them, if they came encrypted, by `key` or in an envelope.
 

@@ -3,11 +3,8 @@
 The environment beats `.env`; an empty value counts as unset; `NAME_FILE` may name a file that holds the secret `NAME`.
 """
 
-import base64
 import ipaddress
 import os
-import re
-import zoneinfo
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -27,23 +24,12 @@ from pydantic import (
     model_validator,
 )
 
-from messengers import letters, mail
 from messengers.apprise import read_targets
-from postrider import link
+from postrider import values
 from postrider.errors import Misconfigured
 from postrider.guard import Guard, Refused
 
 DAY_S = 86_400
-
-
-def _known_zone(name: str) -> str:
-    try:
-        zoneinfo.ZoneInfo(name)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(
-            f"{name!r} is no time zone; use an IANA name such as Europe/Berlin"
-        ) from None
-    return name
 
 
 def _secret_in(path: Path) -> str:
@@ -52,134 +38,10 @@ def _secret_in(path: Path) -> str:
     raise ValueError("it is empty")  # an empty password would let everybody in
 
 
-def _switch(value: object) -> object:
-    return {"on": True, "off": False}.get(str(value).lower(), value)
-
-
-def _redis_url(url: SecretStr | None) -> SecretStr | None:
-    if url and not link.can_be_read(url.get_secret_value()):
-        raise ValueError(
-            "cannot be read; write it as redis://:PASSWORD@HOST:6379, or, with Sentinel, as"
-            " redis+sentinel://:PASSWORD@HOST1:26379,HOST2:26379/SERVICE; in the password %23 for #, %2F for /"
-        )
-    return url
-
-
-def _dsn(dsn: SecretStr | None) -> SecretStr | None:
-    if dsn and not re.fullmatch(r"https?://[^\s/@]+@[^\s/]+(/\S*)?/\d+", dsn.get_secret_value()):
-        raise ValueError("cannot be read; copy it from the project's settings: https://KEY@HOST/ID")
-    return dsn
-
-
-def _alert_urls(urls: SecretStr | None) -> SecretStr | None:
-    for n, url in enumerate(_urls(urls), 1):
-        if not re.match(r"[A-Za-z][\w+.-]*://[^\s/?]", url):
-            raise ValueError(f"number {n} is no URL as Apprise has them: SCHEME://...")
-    return urls
-
-
-def _targets(targets: SecretStr | None) -> SecretStr | None:
-    if targets:
-        read_targets(targets.get_secret_value())  # which says what is wrong with it
-    return targets
-
-
-def _urls(urls: SecretStr | None) -> list[str]:
-    return urls.get_secret_value().split() if urls else []
-
-
-def _telegram_secret(secret: SecretStr | None) -> SecretStr | None:
-    if secret and not re.fullmatch(r"[A-Za-z0-9_-]{1,256}", secret.get_secret_value()):
-        raise ValueError("must be 1 to 256 of A-Z, a-z, 0-9, _ and -")
-    return secret
-
-
-def _smtp_url(url: SecretStr | None) -> SecretStr | None:
-    if url:
-        letters.Server.read(url.get_secret_value())  # which says what is wrong with it
-    return url
-
-
-def _senders(text: str | None) -> str | None:
-    try:
-        boxes = letters.mailboxes(text) if text else ()
-    except ValueError as error:
-        raise ValueError(
-            f"{error}; write it as Shop <shop@example.org>, News <news@example.org>"
-        ) from None
-    if text and not boxes:
-        raise ValueError("names nobody")
-    return text
-
-
-def _header_line(text: str | None) -> str | None:
-    if text and (fault := letters.line_fault(text)):
-        raise ValueError(fault)
-    return text
-
-
-def _unsubscribe_url(url: str | None) -> str | None:
-    if url and (fault := mail.url_fault(re.sub(r"\{(uuid|id)\}", "x", url))):
-        raise ValueError(fault)
-    return url
-
-
-def _host_port(bind: str) -> str:
-    host, colon, port = bind.rpartition(":")
-    if not (colon and host and port.isdigit() and 0 < int(port) < 65_536):
-        raise ValueError("write it as HOST:PORT, for example 127.0.0.1:5000")
-    return bind
-
-
-def _networks(text: str) -> str:
-    for part in filter(None, map(str.strip, text.split(","))):
-        try:
-            ipaddress.ip_network(part)
-        except ValueError:
-            raise ValueError(
-                f"{part!r} is no address; write addresses or networks, 10.0.0.1,10.1.0.0/16"
-            ) from None
-    return text
-
-
-def _guarded(text: str) -> str:
-    Guard.read(text)  # which says what is wrong with it
-    return text
-
-
-def _webhook_secret(secret: SecretStr | None) -> SecretStr | None:
-    if secret is None:
-        return None
-    every = secret.get_secret_value().split()
-    if every and all(map(_is_webhook_secret, every)):
-        return secret
-    raise ValueError(
-        "write it as whsec_ and 24 to 64 random bytes in base64; ./run.sh makes one."
-        " To change it, put the old one behind the new one, with a space between"
-    )
-
-
-def _is_webhook_secret(text: str) -> bool:
-    prefix, _, key = text.partition("_")
-    try:
-        return prefix == "whsec" and 24 <= len(base64.b64decode(key, validate=True)) <= 64
-    except ValueError:
-        return False
-
-
-Switch = Annotated[bool, BeforeValidator(_switch)]
+Switch = Annotated[bool, BeforeValidator(values.switch)]
 Durability = Literal["always", "everysec", "none"]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Url = Annotated[str, Field(pattern=r"^https?://[^/\s]+(/\S*)?$")]
-
-
-def _gap(value: str) -> str:
-    least, dash, most = value.partition("-")
-    if not re.fullmatch(r"\d{1,5}(\.\d+)?(-\d{1,5}(\.\d+)?)?", value) or (
-        dash and float(most) < float(least)
-    ):
-        raise ValueError("write seconds as LEAST-MOST, such as 3-12, or 0")
-    return value
 
 
 class Settings(BaseModel):
@@ -192,13 +54,13 @@ class Settings(BaseModel):
     """Name of the one user of the basic-auth API."""
     api_password: SecretStr | None = None
     """Password of that user; `./run.sh` makes one."""
-    bind: Annotated[str, AfterValidator(_host_port)] = "127.0.0.1:5000"
+    bind: Annotated[str, AfterValidator(values.host_port)] = "127.0.0.1:5000"
     """Address and port of the API."""
     api_processes: PositiveInt = 2
     """API processes."""
     public_url: Url | None = None
     """How the outside reaches the API; messengers' webhooks go there, and fetch files there."""
-    tz: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+    tz: Annotated[str, AfterValidator(values.known_zone)] = "UTC"
     """Zone of a `send_at` without offset, and of the times in the lists."""
     data_dir: Path = Path("data")
     """Where the embedded Redis keeps its file, and what was uploaded stays."""
@@ -208,7 +70,7 @@ class Settings(BaseModel):
     """Bytes of one request body."""
     max_file_bytes: PositiveInt = 2 * 1024 * 1024 * 1024
     """Bytes of one file."""
-    file_url_allow_private: Annotated[str, AfterValidator(_guarded)] = "off"
+    file_url_allow_private: Annotated[str, AfterValidator(values.guarded)] = "off"
     """Networks and hosts, between commas, that attachments may be fetched from although they are not public; `on`: all there are."""
     max_ahead_days: PositiveInt = 3660
     """How far ahead a message may be scheduled, in days."""
@@ -218,7 +80,7 @@ class Settings(BaseModel):
     """Its private key (PEM)."""
     tls_verify: Switch = True
     """Check messengers' certificates."""
-    trusted_proxies: Annotated[str, AfterValidator(_networks)] = ""
+    trusted_proxies: Annotated[str, AfterValidator(values.networks)] = ""
     """Addresses or networks of proxies whose `X-Forwarded-For` is believed, comma-separated."""
     audit_kept: PositiveInt = 100_000
     """Entries kept of each kind in the audit log: sent, refused, changed."""
@@ -232,13 +94,13 @@ class Settings(BaseModel):
     """`json`: an object a line, with ids; neither holds a body or a secret."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """What is logged, and all that is worse."""
-    sentry_dsn: Annotated[SecretStr | None, AfterValidator(_dsn)] = None
+    sentry_dsn: Annotated[SecretStr | None, AfterValidator(values.dsn)] = None
     """Where errors of ours are reported; unset: nowhere."""
-    alert_urls: Annotated[SecretStr | None, AfterValidator(_alert_urls)] = None
+    alert_urls: Annotated[SecretStr | None, AfterValidator(values.alert_urls)] = None
     """Apprise URLs, with spaces between them, that are told what needs somebody; unset: none."""
 
     # Redis
-    redis_url: Annotated[SecretStr | None, AfterValidator(_redis_url)] = None
+    redis_url: Annotated[SecretStr | None, AfterValidator(values.redis_url)] = None
     """`redis://`, `rediss://`, `unix://` or `redis+sentinel://`; unset: an embedded one."""
     durability: Durability = "everysec"
     """`everysec`: an append-only file is demanded; `always`: a 200 waits until it is on disk; `none`: no file will do."""
@@ -280,9 +142,9 @@ class Settings(BaseModel):
     # callbacks
     webhook_url: Url | None = None
     """What becomes of every delivery is posted there; besides, each message may name a `callback_url`."""
-    webhook_secret: Annotated[SecretStr | None, AfterValidator(_webhook_secret)] = None
+    webhook_secret: Annotated[SecretStr | None, AfterValidator(values.webhook_secret)] = None
     """Signs callbacks (Standard Webhooks), `whsec_...`; `./run.sh` makes one."""
-    callback_allow_private: Annotated[str, AfterValidator(_guarded)] = "off"
+    callback_allow_private: Annotated[str, AfterValidator(values.guarded)] = "off"
     """Networks and hosts, between commas, that callbacks may go to although they are not public; `on`: all there are."""
 
     # telegram
@@ -290,7 +152,9 @@ class Settings(BaseModel):
     """Token from @BotFather."""
     telegram_api_url: Url = "https://api.telegram.org"
     """Bot API server."""
-    telegram_webhook_secret: Annotated[SecretStr | None, AfterValidator(_telegram_secret)] = None
+    telegram_webhook_secret: Annotated[SecretStr | None, AfterValidator(values.telegram_secret)] = (
+        None
+    )
     """1 to 256 of A-Z, a-z, 0-9, _ and -, which Telegram shows with each call to us."""
     telegram_upload_mb: Annotated[int, Field(ge=1, le=2000)] = 50
     """Megabytes that a file may have: 50 at Telegram's own server, up to 2000 at one of yours in its local mode."""
@@ -352,7 +216,7 @@ class Settings(BaseModel):
     """Messages per second and phone; 0: no limit."""
     whatsapp_web_recipient_rate: Rate = 0.1
     """Messages per second to one recipient; 0: no limit."""
-    whatsapp_web_gap: Annotated[str, AfterValidator(_gap)] = "3-12"
+    whatsapp_web_gap: Annotated[str, AfterValidator(values.gap)] = "3-12"
     """Seconds between two messages of a phone, least and most, chosen at random; 0: no gap."""
     whatsapp_web_daily_cap: Annotated[int, Field(ge=0)] = 200
     """Messages per day and phone; 0: no limit."""
@@ -372,7 +236,7 @@ class Settings(BaseModel):
     """Slack's Web API."""
 
     # apprise
-    apprise_targets: Annotated[SecretStr | None, AfterValidator(_targets)] = None
+    apprise_targets: Annotated[SecretStr | None, AfterValidator(values.targets)] = None
     """Recipients by name and Apprise URL, `ops-slack=slack://...`, with spaces between; a name may have several URLs."""
     apprise_rate: Rate = 1
     """Messages per second to one target; 0: no limit."""
@@ -380,13 +244,13 @@ class Settings(BaseModel):
     """Messages per second to one recipient, which is a target: the lower of the two holds."""
 
     # mail
-    smtp_url: Annotated[SecretStr | None, AfterValidator(_smtp_url)] = None
+    smtp_url: Annotated[SecretStr | None, AfterValidator(values.smtp_url)] = None
     """`smtp://USER:PASSWORD@HOST:587` (STARTTLS is demanded; `?starttls=off`: none) or `smtps://` (TLS at once)."""
-    mail_from: Annotated[str | None, AfterValidator(_senders)] = None
+    mail_from: Annotated[str | None, AfterValidator(values.senders)] = None
     """Who sends, `Shop <shop@example.org>`; several between commas, of which a message may name one, else the first."""
-    mail_subject: Annotated[str | None, AfterValidator(_header_line)] = None
+    mail_subject: Annotated[str | None, AfterValidator(values.header_line)] = None
     """Subject of a mail that has none; unset: its first line."""
-    mail_unsubscribe_url: Annotated[str | None, AfterValidator(_unsubscribe_url)] = None
+    mail_unsubscribe_url: Annotated[str | None, AfterValidator(values.unsubscribe_url)] = None
     """`List-Unsubscribe` of a mail to several recipients; `{uuid}` and `{id}` stand for address and delivery."""
     mail_max_bytes: PositiveInt = 25 * 1024 * 1024
     """Bytes of a mail as it is sent, its files in base64."""
@@ -498,7 +362,7 @@ class Settings(BaseModel):
     @property
     def alert_places(self) -> list[str]:
         """The URLs of `alert_urls`, each a secret."""
-        return _urls(self.alert_urls)
+        return values.urls(self.alert_urls)
 
     @property
     def keys_dir(self) -> Path:

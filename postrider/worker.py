@@ -29,11 +29,12 @@ import uvloop
 
 from messengers.base import Errand, NoReply, Note, Reply, Request
 from postrider import link, queue
+from postrider.attempts import Exchange
 from postrider.counts import FLUSH_S
 from postrider.curl import Concurrent
 from postrider.errors import Unavailable
 from postrider.model import Claim, Verdict
-from postrider.sender import LEASE_S, Exchange
+from postrider.sender import LEASE_S
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import CHUNK, WAKE, Claimed, Store

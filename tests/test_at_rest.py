@@ -15,12 +15,12 @@ import redis
 from messengers.base import File, Note
 from messengers.base import Incoming as Said
 from postrider import records
+from postrider.attempts import UNREADABLE_S
 from postrider.errors import Unavailable, Unreadable
 from postrider.files import Files
 from postrider.model import Attachment, NewMessage, Recipient, Terms
 from postrider.resealing import Resealing
 from postrider.sealed import CHUNK, Damaged, Reader, reading
-from postrider.sender import UNREADABLE_S
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import Store

@@ -9,8 +9,9 @@ import time
 import pytest
 import redis
 
+from postrider.arriving import clean_name
 from postrider.errors import InvalidRequest, NotFound, Unavailable
-from postrider.files import DRAFT_KEPT_S, Stored, clean_name
+from postrider.files import DRAFT_KEPT_S, Stored
 from postrider.model import Attachment, NewMessage, Recipient
 from postrider.service import Service
 from postrider.sniffing import HEAD

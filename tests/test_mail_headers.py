@@ -15,9 +15,9 @@ import pytest
 from messengers.base import File, Heading, Outbound
 from messengers.mail import Mail
 from postrider.accounts import open_accounts
+from postrider.arriving import clean_name
 from postrider.checks import Checks
 from postrider.errors import InvalidRequest
-from postrider.files import clean_name
 from postrider.model import NewMessage, Recipient
 from postrider.rendering import html_of
 from postrider.settings import Settings

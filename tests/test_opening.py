@@ -16,8 +16,9 @@ import redis
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from postrider import cms
+from postrider.arriving import Arriving
 from postrider.errors import InvalidRequest
-from postrider.files import Files, Incoming
+from postrider.files import Files
 from postrider.keys import OAEP, Key, Keys
 from postrider.opening import DOES_NOT_OPEN, opened
 from tests.conftest import Api, Postrider, wait_until
@@ -43,7 +44,7 @@ def files(client: redis.Redis, tmp_path: Path) -> Files:
     return Files(client, tmp_path / "files")
 
 
-def arrive(files: Files, content: bytes) -> Incoming:
+def arrive(files: Files, content: bytes) -> Arriving:
     incoming = files.incoming()
     incoming.write(content)
     return incoming

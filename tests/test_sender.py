@@ -129,7 +129,7 @@ def test_places_that_cannot_be_counted_are_tried_again(
     client: redis.Redis, settings: Settings
 ) -> None:
     service, message = accepted(Two(), client, settings)
-    service.sender.accounts = {("sandbox", "default"): CountsNothing()}
+    service.sender.attempts.accounts = {("sandbox", "default"): CountsNothing()}
     turn(service)
     assert (state(service, message), tried(service, message).outcome) == ("retrying", "retry")
 

@@ -13,8 +13,9 @@ from werkzeug.wsgi import FileWrapper
 
 from messengers.base import FileKind
 from postrider import showing
+from postrider.arriving import clean_name
 from postrider.errors import InvalidRequest, NotFound
-from postrider.files import Stored, clean_name
+from postrider.files import Stored
 from postrider.service import Service
 from postrider.web.asking import owner_of
 from postrider.web.auth import ANY_SCHEME, Gate, audited, client

@@ -18,8 +18,9 @@ from werkzeug.sansio.multipart import (
     NeedData,
 )
 
+from postrider.arriving import Arriving
 from postrider.errors import InvalidRequest, TooLarge, Unavailable, WrongMediaType
-from postrider.files import Files, Incoming, Left, over
+from postrider.files import Files, Left, over
 from postrider.patience import UPLOADS
 
 READ = 64 * 1024
@@ -40,7 +41,7 @@ PLACES = threading.BoundedSemaphore(UPLOADS)
 class Received:
     """What a form held: (name of the field, name of the file, the file) in order, and fields that are no files."""
 
-    files: list[tuple[str, str, Incoming]] = field(default_factory=list)
+    files: list[tuple[str, str, Arriving]] = field(default_factory=list)
     fields: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -88,7 +89,7 @@ class _Form:
         self._as_fields, self._opened = as_fields, opened
         self._found = Received()
         self._size = 0
-        self._file: tuple[str, Incoming] | None = None
+        self._file: tuple[str, Arriving] | None = None
         self._field = ""
 
     def read(self) -> Received:
