@@ -138,6 +138,7 @@ def test_slow_clients_leave_threads_for_others_and_are_hung_up_on(rig: Rig) -> N
         assert not left
 
 
+@pytest.mark.minutes
 def test_a_hundred_thousand_recipients_are_taken_whole_and_one_more_is_refused(rig: Rig) -> None:
     rig.start(api=True)
     took_ms(rig, 50)

@@ -16,6 +16,7 @@ from tests.conftest import wait_until
 from tests.reliability.rig import Rig, children
 
 
+@pytest.mark.minutes
 @pytest.mark.dice
 def test_no_message_is_stored_in_part(rig: Rig, long: bool) -> None:
     """kill -9 of the API, all of it or one of its processes, 4 times (long: 60) while three clients post 1,000 and 2,500

@@ -34,10 +34,9 @@ def test_a_process_believes_its_clock_and_keeps_its_pace(library: Path, tmp_path
 @pytest.mark.parametrize(
     ("api", "workers"),
     [
-        (-HOUR, (0, +HOUR)),
-        (+300, (-300, +300)),
+        pytest.param(-HOUR, (0, +HOUR), id="1 h wrong", marks=pytest.mark.minutes),
+        pytest.param(+300, (-300, +300), id="5 min apart"),
     ],
-    ids=["1 h wrong", "5 min apart"],
 )
 def test_no_clock_but_redis_counts(
     rig: Rig, long: bool, library: Path, tmp_path: Path, api: int, workers: tuple[int, ...]
@@ -60,6 +59,7 @@ def test_no_clock_but_redis_counts(
     assert share(balance.lateness_s, 0.99) <= 1
 
 
+@pytest.mark.minutes
 @pytest.mark.dice
 def test_a_clock_that_jumps_moves_nothing(
     rig: Rig, long: bool, library: Path, tmp_path: Path

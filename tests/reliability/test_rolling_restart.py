@@ -28,6 +28,7 @@ def renew(pid: int) -> None:
     wait_until(lambda: not old & set(children(pid)), 40, "the end of the old ones")
 
 
+@pytest.mark.minutes
 @pytest.mark.dice
 def test_a_rolling_restart_is_noticed_by_nobody(
     rig: Rig, messenger: FakeMessenger, long: bool

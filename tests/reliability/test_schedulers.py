@@ -14,6 +14,7 @@ from tests.reliability.rig import Rig
 from tests.reliability.test_worker_kills import takes_its_time
 
 
+@pytest.mark.minutes
 @pytest.mark.dice
 def test_a_scheduler_killed_again_and_again_makes_nothing_late(rig: Rig, long: bool) -> None:
     """kill -9 of one of three workers every 2 s while 400 fall due in 8 s; long: every 20 s, 10,000 in 5 minutes.

@@ -57,6 +57,7 @@ def kept(rig: Rig) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
+@pytest.mark.minutes
 def test_a_large_file_never_stands_in_memory(rig: Rig, long: bool) -> None:
     """2 GiB in the long form, 100 MiB in the short one: the API grows by 20 MB at most, and gives it back whole."""
     size = (2048 if long else 100) * MB
@@ -114,6 +115,7 @@ def test_a_hundred_at_once_are_all_kept(rig: Rig, long: bool) -> None:
     assert len(kept(rig)) == 100
 
 
+@pytest.mark.minutes
 def test_uploads_that_are_cut_off_leave_nothing(rig: Rig) -> None:
     """Ten are hung up on by their clients, ten lose the process that reads them."""
     rig.start(api=True)

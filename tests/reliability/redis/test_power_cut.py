@@ -63,7 +63,7 @@ def cut_power(server: Server) -> int:
     ("newer", "appendfsync"),
     [
         (False, "always"),
-        (True, "always"),
+        pytest.param(True, "always", marks=pytest.mark.minutes),
         pytest.param(True, "everysec", marks=pytest.mark.minutes),
     ],
 )
@@ -106,6 +106,7 @@ def test_with_always_a_power_cut_loses_nothing_acknowledged(
     assert (found.lost, found.halves, found.sent_though_refused) == ([], [], [])
 
 
+@pytest.mark.minutes
 def test_with_everysec_a_power_cut_loses_a_second_at_most(
     serve: Serve,
     run: Run,
@@ -149,7 +150,9 @@ def test_with_everysec_a_power_cut_loses_a_second_at_most(
     assert kept <= deliveries <= kept + unsure
 
 
-@pytest.mark.parametrize("cut", [1, 7, 40, 1000])
+@pytest.mark.parametrize(
+    "cut", [1000, *(pytest.param(n, marks=pytest.mark.minutes) for n in (1, 7, 40))]
+)
 def test_a_file_that_stops_amid_a_command_is_read_up_to_there(
     cut: int, env: dict[str, str], run: Run, start: Start, live: Api, tmp_path: Path
 ) -> None:

@@ -56,6 +56,7 @@ def empty(server: Server) -> None:
         client.delete(*client.scan_iter("ballast*"))
 
 
+@pytest.mark.minutes
 def test_from_85_percent_on_nothing_is_accepted_and_what_was_goes_out(
     server: Server, run: Run, live: Api, messenger: FakeMessenger, long: bool
 ) -> None:
@@ -168,6 +169,7 @@ def test_one_that_knows_no_limit_is_never_full(
     assert Load(live, recipients=5000, send_at="2030-10-05 13:48:00").post(live).accepted
 
 
+@pytest.mark.minutes
 @pytest.mark.parametrize("newer", [False, True])
 def test_a_full_disk_stops_accepting_and_loses_nothing(
     newer: bool,

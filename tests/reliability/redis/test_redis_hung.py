@@ -4,6 +4,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from postrider.link import connect
 from tests.conftest import Api, wait_until
 from tests.fake import FakeMessenger
@@ -57,6 +59,7 @@ def threads_of(pid: int) -> int:
     return count
 
 
+@pytest.mark.minutes
 def test_a_hung_redis_keeps_nobody_waiting(
     server: Server, run: Run, live: Api, messenger: FakeMessenger, long: bool
 ) -> None:
@@ -102,6 +105,7 @@ def test_a_hung_redis_keeps_nobody_waiting(
     assert nothing_wrong(found), found
 
 
+@pytest.mark.minutes
 def test_a_redis_that_reads_its_file_is_waited_for(
     serve: Serve, run: Run, live: Api, env: dict[str, str], messenger: FakeMessenger, long: bool
 ) -> None:

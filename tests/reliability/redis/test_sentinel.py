@@ -120,7 +120,8 @@ class Sentinel(Guarded):
         return (master["num-slaves"], master["num-other-sentinels"]) in {("2", "2"), (2, 2)}
 
 
-@pytest.mark.parametrize("how", ["killed", pytest.param("hung", marks=pytest.mark.minutes)])
+@pytest.mark.minutes
+@pytest.mark.parametrize("how", ["killed", "hung"])
 def test_a_failover_loses_no_more_than_the_lag(
     how: str,
     trio: Trio,
@@ -173,6 +174,7 @@ def test_a_failover_loses_no_more_than_the_lag(
     assert {p.status for p in load.posts} <= {200, 503}
 
 
+@pytest.mark.minutes
 def test_without_a_replica_nothing_is_accepted(
     trio: Trio, run: Run, live: Api, env: dict[str, str], messenger: FakeMessenger
 ) -> None:
