@@ -23,7 +23,7 @@ PATHS = (
     "^/api/v1/(me$|sc|se|su)",
 )
 """All there are, in parts that can be looked at side by side."""
-LEAST, LEAST_LONG = 20, 150
+LEAST, LEAST_LONG = 20, 100
 """Cases for each operation: fewer would mean that it was not looked at."""
 
 
