@@ -23,25 +23,23 @@ from messengers.base import (
     Receipt,
     Reply,
     Request,
-    Retry,
     Sent,
-    Unclear,
-    by_status,
     same,
     words,
 )
 from messengers.gowa_events import EVENTS
 from messengers.phones import Checked, Code, Hook, Link, LinkState, Passkey, Talk, Trouble
 from messengers.sidecars import (
-    AGAIN_S,
     IMAGES,
     LIMITED,
     MESSAGE_ID,
-    UNSURE,
     VIDEOS,
     VOICES,
+    is_done,
+    not_sent,
     number_of,
     path_of,
+    trouble_of,
 )
 
 CODES = 6
@@ -282,17 +280,7 @@ class Gowa:
         match _results(reply):
             case {"message_id": str(id_)} if MESSAGE_ID.fullmatch(id_):
                 return Sent(id_)
-        trouble = self._trouble(reply)
-        match trouble.kind:
-            case "limited":
-                return Retry(trouble.reason, pauses="account", refused=True, stops=True)
-            case "missing" | "unlinked":
-                return Retry(trouble.reason, after_s=AGAIN_S, pauses="account")
-            case "refused" if reply.status in {401, 403}:
-                return Retry(trouble.reason, pauses="account", refused=True)
-            case "later" if reply.status in {408, 504} or UNSURE.search(trouble.reason):
-                return Unclear(trouble.reason)
-        return by_status(reply, trouble.reason if trouble.kind != "away" else "")
+        return not_sent(self._trouble(reply), reply)
 
     def media(self, url: str) -> Request:
         return self._call("GET", "/" + url.lstrip("/"))
@@ -333,9 +321,7 @@ class Gowa:
         return self._trouble(reply)
 
     def _done(self, reply: Reply | NoReply) -> Trouble | None:
-        if isinstance(reply, Reply) and 200 <= reply.status <= 299:
-            return None
-        return self._trouble(reply)
+        return None if is_done(reply) else self._trouble(reply)
 
     def _trouble(self, reply: Reply | NoReply) -> Trouble:
         """By its `code`: what it could not do for lack of a device comes as a 500 in words, and as a 401 what needs a phone."""
@@ -352,14 +338,7 @@ class Gowa:
             return Trouble("unlinked", reason)
         if any(word in reason for word in ("not initialized", "is not logged in", "no pending")):
             return Trouble("unlinked", reason)
-        match reply.status:
-            case 408 | 429:
-                return Trouble("later", reason)
-            case status if 400 <= status <= 499:
-                return Trouble("refused", reason)
-            case status if 500 <= status <= 599:
-                return Trouble("later", reason)
-        return Trouble("away", f"HTTP {reply.status} with an answer that could not be read")
+        return trouble_of(reply, reason)
 
     # -- calling
 

@@ -4,7 +4,8 @@ import re
 from datetime import UTC, datetime
 from urllib.parse import unquote, urlsplit
 
-from messengers.base import words
+from messengers.base import NoReply, Rejected, Reply, Retry, Unclear, by_status, words
+from messengers.phones import Trouble
 
 LIMITED = re.compile(r"\b463\b|reach.?out.?time.?lock|rate.?over.?limit|error 429", re.IGNORECASE)
 """WhatsApp's own words for an account that it restricts. https://github.com/WhiskeySockets/Baileys/issues/2441"""
@@ -21,6 +22,37 @@ SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 IMAGES = frozenset({"image/jpeg", "image/png"})
 VIDEOS = frozenset({"video/mp4"})
 VOICES = frozenset({"audio/ogg", "audio/opus"})
+
+
+def is_done(reply: Reply | NoReply) -> bool:
+    """Whether it did what it was asked."""
+    return isinstance(reply, Reply) and 200 <= reply.status <= 299
+
+
+def trouble_of(reply: Reply, reason: str) -> Trouble:
+    """What is left to say by the HTTP status."""
+    match reply.status:
+        case 408 | 429:
+            return Trouble("later", reason)
+        case status if 400 <= status <= 499:
+            return Trouble("refused", reason)
+        case status if 500 <= status <= 599:
+            return Trouble("later", reason)
+    return Trouble("away", f"HTTP {reply.status} with an answer that could not be read")
+
+
+def not_sent(trouble: Trouble, reply: Reply) -> Retry | Rejected | Unclear:
+    """What it means for a message that it was not sent."""
+    match trouble.kind:
+        case "limited":
+            return Retry(trouble.reason, pauses="account", refused=True, stops=True)
+        case "missing" | "unlinked":
+            return Retry(trouble.reason, after_s=AGAIN_S, pauses="account")
+        case "refused" if reply.status in {401, 403}:
+            return Retry(trouble.reason, pauses="account", refused=True)
+        case "later" if reply.status in {408, 504} or UNSURE.search(trouble.reason):
+            return Unclear(trouble.reason)
+    return by_status(reply, trouble.reason if trouble.kind != "away" else "")
 
 
 def address(chat: str) -> str:

@@ -18,9 +18,7 @@ from messengers.base import (
     Rejected,
     Reply,
     Request,
-    Retry,
     Sent,
-    Unclear,
     by_status,
     parsed,
     same,
@@ -29,15 +27,16 @@ from messengers.base import (
 from messengers.message_ids import id_of
 from messengers.phones import Checked, Code, Hook, Link, Passkey, Talk, Trouble
 from messengers.sidecars import (
-    AGAIN_S,
     CHAT,
     IMAGES,
     LIMITED,
-    UNSURE,
     VIDEOS,
     VOICES,
     address,
+    is_done,
+    not_sent,
     seconds,
+    trouble_of,
 )
 from messengers.waha_events import EVENTS, STATES
 
@@ -207,20 +206,9 @@ class Waha:
         trouble = self._trouble(reply)
         if _TOO_LARGE in trouble.reason:
             return Rejected(trouble.reason)
-        match trouble.kind:
-            case "limited":
-                return Retry(trouble.reason, pauses="account", refused=True, stops=True)
-            case "missing":
-                return Retry(trouble.reason, after_s=AGAIN_S, pauses="account")
-            case "unlinked" if (
-                "expected" in reply.object()
-            ):  # and not some other fault of the request
-                return Retry(trouble.reason, after_s=AGAIN_S, pauses="account")
-            case "refused" if reply.status in {401, 403}:
-                return Retry(trouble.reason, pauses="account", refused=True)
-            case "later" if UNSURE.search(trouble.reason):
-                return Unclear(trouble.reason)
-        return by_status(reply, trouble.reason if trouble.kind != "away" else "")
+        if trouble.kind == "unlinked" and "expected" not in reply.object():
+            return by_status(reply, trouble.reason)  # some other fault of the request
+        return not_sent(trouble, reply)
 
     def media(self, url: str) -> Request:
         """From this server, whatever host `url` names: WAHA is told its own name, which need not be ours for it."""
@@ -260,9 +248,7 @@ class Waha:
         return self._trouble(reply)
 
     def _done(self, reply: Reply | NoReply) -> Trouble | None:
-        if isinstance(reply, Reply) and 200 <= reply.status <= 299:
-            return None
-        return self._trouble(reply)
+        return None if is_done(reply) else self._trouble(reply)
 
     def _trouble(self, reply: Reply | NoReply) -> Trouble:
         """404: no such session, or one that does not run; 422: not in this state; 500: what its engine has thrown."""
@@ -271,18 +257,11 @@ class Waha:
         reason = _reason(reply, self.key)
         if LIMITED.search(reason):
             return Trouble("limited", reason)
-        match reply.status:
-            case 404:
-                return Trouble("missing", reason)
-            case 409 | 422:
-                return Trouble("unlinked", reason)
-            case 429:
-                return Trouble("later", reason)
-            case status if 400 <= status <= 499:
-                return Trouble("refused", reason)
-            case status if 500 <= status <= 599:
-                return Trouble("later", reason)
-        return Trouble("away", f"HTTP {reply.status} with an answer that could not be read")
+        if reply.status == 404:
+            return Trouble("missing", reason)
+        if reply.status in {409, 422}:
+            return Trouble("unlinked", reason)
+        return trouble_of(reply, reason)
 
     # -- calling
 

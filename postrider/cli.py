@@ -101,12 +101,7 @@ def api(_: argparse.Namespace) -> int:
 
 def worker(_: argparse.Namespace) -> int:
     """One worker process."""
-    _end_with_supervisor()
-    settings = Settings.from_env()
-    _demand_redis(settings)
-    open_accounts(settings)
-    logs.configure(settings)
-    sentry.start(settings)
+    settings = _begun()
     from postrider.worker import run  # noqa: PLC0415 - the other commands start without it
 
     return run(settings)
@@ -114,11 +109,7 @@ def worker(_: argparse.Namespace) -> int:
 
 def courier(_: argparse.Namespace) -> int:
     """One courier process."""
-    _end_with_supervisor()
-    settings = Settings.from_env()
-    _demand_redis(settings)
-    logs.configure(settings)
-    sentry.start(settings)
+    settings = _begun(sends=False)
     from postrider.courier import run  # noqa: PLC0415 - the other commands start without it
 
     return run(settings)
@@ -126,15 +117,22 @@ def courier(_: argparse.Namespace) -> int:
 
 def keeper(_: argparse.Namespace) -> int:
     """One keeper process."""
-    _end_with_supervisor()
-    settings = Settings.from_env()
-    _demand_redis(settings)
-    open_accounts(settings)
-    logs.configure(settings)
-    sentry.start(settings)
+    settings = _begun()
     from postrider.keeper import run  # noqa: PLC0415 - the other commands start without it
 
     return run(settings)
+
+
+def _begun(*, sends: bool = True) -> Settings:
+    """The settings of a process of ours that is about to work. `sends`: it needs accounts, whose faults are told now."""
+    _end_with_supervisor()
+    settings = Settings.from_env()
+    _demand_redis(settings)
+    if sends:
+        open_accounts(settings)
+    logs.configure(settings)
+    sentry.start(settings)
+    return settings
 
 
 def preflight(_: argparse.Namespace) -> int:

@@ -16,13 +16,13 @@ import pycurl
 from messengers import sandbox
 from messengers.base import Errand, NoReply, Note, Reply, Request
 from postrider.errands import Errands
+from postrider.streamed import Body
 from postrider.timeouts import CONNECT_S, READ_S, within_s
 from postrider.transport import (
     CUT_OFF,
     MAX_REPLY,
     NO_ANSWER,
     NOT_KEPT,
-    Body,
     Inbox,
     body_of,
     broke_off,

@@ -23,6 +23,7 @@ from messengers.base import (
     Unclear,
     Webhook,
 )
+from messengers.whatsapp_web import WhatsAppWeb
 from postrider import demands, embedded, link, queue, room, signing
 from postrider.accounts import DEFAULT
 from postrider.errors import Misconfigured, Unavailable
@@ -397,6 +398,9 @@ def _not_set_up(
     there = {service for service, _ in accounts}
     for name, adapter in MESSENGERS.items():
         if name in there:
+            continue
+        if name == WhatsAppWeb.name and adapter.from_env(env):
+            yield Check(name, "off", "no phone is linked yet", "postrider sessions add NAME")
             continue
         lacks = [need for need in adapter.needs if not env.get(need)] or ["SANDBOX=on"]
         if 0 < len(lacks) < len(adapter.needs):

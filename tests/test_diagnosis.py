@@ -173,6 +173,12 @@ def test_updates_that_cannot_be_asked_for_are_no_fault(
     assert report.people["telegram/default"] == {}
 
 
+def test_a_sidecar_without_a_session_names_how_to_link_a_phone(examine: Examine) -> None:
+    found = of(examine(WAHA_URL="http://127.0.0.1:9"), "whatsapp-web")
+    assert (found.state, found.detail) == ("off", "no phone is linked yet")
+    assert found.remedy == "postrider sessions add NAME"
+
+
 def test_what_is_not_set_up_names_what_it_lacks(examine: Examine) -> None:
     taken = dict.fromkeys(("TELEGRAM_BOT_TOKEN", "VIBER_AUTH_TOKEN", "WHATSAPP_ACCESS_TOKEN"))
     report = examine(**taken, SANDBOX="off", PUBLIC_URL=None)

@@ -21,7 +21,8 @@ from postrider.sender import LEASE_S
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import Store
-from postrider.transport import Blocking, FormBody
+from postrider.streamed import FormBody
+from postrider.transport import Blocking
 from postrider.verdicts import handed_back, in_parts, verdict
 from tests.conftest import Start, leases_run_out, wait_until
 from tests.fake import Answer, Call, FakeMessenger, says

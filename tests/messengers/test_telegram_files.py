@@ -20,7 +20,7 @@ from messengers.base import (
 )
 from messengers.telegram import Telegram
 from postrider.selftest.forms import parts_of
-from postrider.transport import FormBody
+from postrider.streamed import FormBody
 from tests.messengers.specs import TELEGRAM, faults, request_body
 
 BOT = Telegram("123:secret", base_url="http://127.0.0.1:1")

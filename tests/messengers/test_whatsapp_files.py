@@ -21,7 +21,7 @@ from messengers.base import (
 )
 from messengers.whatsapp import WhatsApp
 from postrider.selftest.forms import parts_of
-from postrider.transport import FormBody
+from postrider.streamed import FormBody
 from tests.messengers import specs
 
 NUMBER, TOKEN, TO, KEY = "106540352242922", "EAAGsecret", "16505551234", "key-0"
