@@ -70,6 +70,7 @@ def served(stage: Stage) -> Iterator[Client]:
             return False
 
         wait_until(is_up, 30, f"the API{stage.words()}")
+        stage.wait_quiet()  # the first one is up; the other may still be loading
         for _ in range(20):  # a new connection each, so that both processes get some
             with Client(client.url) as another:
                 another.call("GET", "/get_scheduled?limit=1")

@@ -17,6 +17,7 @@ from postrider.alerts import Alerts
 from postrider.arriving import Arriving
 from postrider.changes import Changed, Changes
 from postrider.checks import Checks, unstorable
+from postrider.clock import Clock
 from postrider.counts import Counts
 from postrider.desk import LOOK, Desk
 from postrider.errors import (
@@ -82,6 +83,7 @@ class Service:
         self, store: Store, settings: Settings, accounts: Mapping[tuple[str, str], Messenger]
     ) -> None:
         self.store = store
+        self.clock = Clock(store.now)
         self.settings = settings
         self.accounts = accounts
         self.vault = store.vault = Vault(
@@ -164,7 +166,7 @@ class Service:
         if once and (first := self.repeats.accepted(new.owner, once)):
             asked = self.checks.message(replace(new, files=first.files))
             return accepted(first.message, _timed(asked, first.at), first.at), asked.recipients
-        now = self.store.now()
+        now = self.clock.now()
         attachments, fetched = self.fetching.fetch_all(new.attachments, new.owner, self.store.now)
         vain = {stored.file.id for stored in fetched}
         try:
@@ -185,7 +187,7 @@ class Service:
         """`named`: its attachments as the client named them."""
         asked = self.checks.message(self.with_files(new))
         recipients = asked.recipients
-        now = self.store.now()
+        now = self.clock.now()
         new = _timed(asked, now)
         message_id = new_message_id(now)
         if once is None:

@@ -4,11 +4,13 @@ werkzeug's ProxyFix counts hops and asks not who the peer is, and gunicorn leave
 reaches the port directly could name any address, and guess passwords from all of them.
 """
 
+import functools
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 
-def origin(peer: str, forwarded_for: str, trusted: Sequence[IPv4Network | IPv6Network]) -> str:
+@functools.lru_cache(maxsize=1024)  # the same few ask again and again
+def origin(peer: str, forwarded_for: str, trusted: tuple[IPv4Network | IPv6Network, ...]) -> str:
     """The address of who asks. Read from the right: each proxy adds who asked it, and only ours are believed."""
     at = peer
     for named in reversed(forwarded_for.split(",")):

@@ -111,7 +111,7 @@ class Gate:
         audit: Audit,
         trusted_proxies: Sequence[IPv4Network | IPv6Network] = (),
     ) -> None:
-        self._admission, self._audit, self._trusted = admission, audit, trusted_proxies
+        self._admission, self._audit, self._trusted = admission, audit, tuple(trusted_proxies)
         self._auth = _AnyScheme(self)
 
         @self._auth.error_handler  # type: ignore[untyped-decorator]

@@ -1,5 +1,6 @@
 """gunicorn's settings that never change; those that do are flags, made in `postrider.cli`."""
 
+import gc
 import signal
 from pathlib import Path
 from typing import Any
@@ -39,3 +40,10 @@ def worker_exit(server: Any, worker: Any) -> None:
     del server
     if (app := getattr(worker, "wsgi", None)) is not None:
         app.extensions["postrider.counts"].flush()
+
+
+def post_worker_init(worker: Any) -> None:
+    """What is loaded once and stays is not looked through again and again for what can be freed."""
+    del worker
+    gc.collect()
+    gc.freeze()
