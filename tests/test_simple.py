@@ -363,6 +363,16 @@ RAW: list[tuple[str, bytes, str]] = [
         "surrogates",
     ),
     ("a lone surrogate in a key", b'{"\\ud800": 1}', "body"),
+    (
+        "a lone surrogate beside NUL",
+        b'{"body": "\\u0000\\udfff"}',
+        "body: must not hold lone surrogates",
+    ),
+    (
+        "a lone surrogate far down",
+        b'{"template": ' + b"[" * 900 + b'"\\uDBFF"' + b"]" * 900 + b"}",
+        "[0][0][0]: must not hold lone surrogates",
+    ),
     ("two values", b"{} {}", "is not JSON"),
     ("single quotes", b"{'body': 'x'}", "is not JSON"),
     ("a comment", b'{"body": "x" /* hi */}', "is not JSON"),

@@ -1,11 +1,16 @@
-"""JSON as it was meant: no NaN, no key twice, no number that is none, no nesting without end."""
+"""JSON as it was meant: no NaN, no key twice, no number that is none, no nesting without end, no half of a character."""
 
 import json
+import re
 from typing import Any
 
 from flask.json.provider import DefaultJSONProvider
 
 from postrider.errors import InvalidRequest
+
+_HALF_WRITTEN = re.compile(r"\\u[dD][89a-fA-F]")
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half of a character beyond the first 65,536: JSON writes both, one behind the other; alone it can be stored nowhere."""
 
 
 class StrictJSONProvider(DefaultJSONProvider):
@@ -28,7 +33,26 @@ class StrictJSONProvider(DefaultJSONProvider):
             raise InvalidRequest("body", f"is not JSON: {error}") from None
         if value is None:  # which would pass for a body that was left out
             raise InvalidRequest("body", "must be an object, not null")
+        if _HALF_WRITTEN.search(text) and (where := _half_in(value)) is not None:
+            raise InvalidRequest(where or "body", "must not hold lone surrogates")
         return value
+
+
+def _half_in(value: Any) -> str | None:
+    """Where in `value` a string holds half of a character, `recipients[0].uuid`, or a key does: then where it stands."""
+    left = [("", value)]  # no recursion: it may be as deep as JSON is read
+    while left:
+        at, one = left.pop()
+        match one:
+            case str() if _HALF.search(one):
+                return at
+            case dict():
+                if any(map(_HALF.search, one)):
+                    return at
+                left += ((f"{at}.{key[:40]}".lstrip("."), of) for key, of in one.items())
+            case list():
+                left += ((f"{at}[{n}]", of) for n, of in enumerate(one))
+    return None
 
 
 def _no_constant(name: str) -> None:
