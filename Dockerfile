@@ -4,7 +4,7 @@ WORKDIR /src
 RUN python -m venv /opt/postrider
 ENV PATH=/opt/postrider/bin:$PATH
 COPY . .
-RUN pip install --no-cache-dir .
+RUN pip install --no-cache-dir --constraint constraints.txt .
 
 FROM python:3.13-slim
 # A new volume takes owner and mode of the folder that it is put on.

@@ -11,6 +11,7 @@ help() {
 ./run.sh coverage    the same suite, and which lines it leaves out
 ./run.sh docker      run docker-compose.yml
 ./run.sh setup       set up and run nothing; `setup dev` adds what tests and checks need
+./run.sh lock        write the newest version of everything that is installed into constraints.txt
 ./run.sh help        print this
 
 Settings come from the environment and from .env; .env.example lists them all.
@@ -54,12 +55,12 @@ setup() {
     return
   fi
   stamp=.venv/installed$extras
-  want="$PWD $(cksum <pyproject.toml)" # with the place: a virtual environment cannot be moved
+  want="$PWD $(cat pyproject.toml constraints.txt | cksum)" # with the place: a virtual environment cannot be moved
   if [[ ! -x .venv/bin/python || $(cat "$stamp" 2>/dev/null) != "$want" ]]; then
     python=$(find_python)
     printf 'Installing Postrider into .venv with %s; this once, it takes a minute or two ' "$python"
     with_dots "$python" -m venv .venv || die 'could not make .venv'
-    with_dots .venv/bin/python -m pip install --disable-pip-version-check --editable ".$extras" \
+    with_dots .venv/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt --editable ".$extras" \
       || die 'could not install: is the network up?'
     say ' done'
     say "$want" | tee "$stamp" >.venv/installed
@@ -174,6 +175,22 @@ browser() {
   say '*** NO CHROMIUM: the tests that need a browser are SKIPPED. To have them: apt install chromium ***' >&2
 }
 
+# Run the tests before you keep what it has written.
+lock() {
+  local python empty
+  python=$(find_python)
+  empty=$(mktemp -d)
+  printf 'Looking up the newest versions '
+  with_dots "$python" -m venv "$empty" || die 'could not make a virtual environment'
+  with_dots "$empty/bin/python" -m pip install --disable-pip-version-check '.[dev]' || die 'could not install: is the network up?'
+  {
+    say '# What everything is installed with, and was tested with. Written by `./run.sh lock`.'
+    "$empty/bin/python" -m pip freeze --exclude postrider
+  } >constraints.txt
+  rm -rf "$empty"
+  say ' done'
+}
+
 in_docker() {
   docker compose version >/dev/null 2>&1 || die 'Docker with its compose plugin is needed: https://docs.docker.com/engine/install'
   secrets API_PASSWORD REDIS_PASSWORD WEBHOOK_SECRET WHATSAPP_WEB_SECRET
@@ -187,6 +204,7 @@ case $command in
   setup) setup "$@" ;;
   test) run_tests "$@" ;;
   coverage) run_coverage ;;
+  lock) lock ;;
   docker) in_docker "$@" ;;
   help | -h | --help) help ;;
   *) help >&2 && exit 2 ;;

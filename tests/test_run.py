@@ -50,7 +50,7 @@ class Place:
             "API_PROCESSES": "1",
             "WORKERS": "1",
         }
-        for name in ("run.sh", "supervisord.conf", "pyproject.toml"):
+        for name in ("run.sh", "supervisord.conf", "pyproject.toml", "constraints.txt"):
             shutil.copy(CHECKOUT / name, folder)
 
     def start(self, *arguments, **environ):
