@@ -57,6 +57,7 @@ setup() {
   stamp=.venv/installed$extras
   want="$PWD $(cat pyproject.toml constraints.txt | cksum)" # with the place: a virtual environment cannot be moved
   if [[ ! -x .venv/bin/python || $(cat "$stamp" 2>/dev/null) != "$want" ]]; then
+    trap 'say && die "interrupted: the same command again goes on"' INT
     python=$(find_python)
     printf 'Installing Postrider into .venv with %s; this once, it takes a minute or two ' "$python"
     with_dots "$python" -m venv .venv || die 'could not make .venv'
@@ -64,6 +65,7 @@ setup() {
       || die 'could not install: is the network up?'
     say ' done'
     say "$want" | tee "$stamp" >.venv/installed
+    trap - INT
   fi
   export PATH="$PWD/.venv/bin:$PATH"
 }
@@ -207,5 +209,5 @@ case $command in
   lock) lock ;;
   docker) in_docker "$@" ;;
   help | -h | --help) help ;;
-  *) help >&2 && exit 2 ;;
+  *) say "run.sh: there is no '$command'" >&2 && help >&2 && exit 2 ;;
 esac

@@ -1,6 +1,7 @@
 """The `postrider` command: one function per subcommand, each giving the exit code."""
 
 import argparse
+import fcntl
 import http.client
 import os
 import shlex
@@ -18,6 +19,7 @@ from postrider import demands, embedded, logs, sentry
 from postrider.accounts import open_accounts
 from postrider.errors import Misconfigured
 from postrider.settings import Settings
+from postrider.spelling import misspelt
 
 READY_WAIT_S = 30
 REDIS_WAIT_S = 15
@@ -151,12 +153,15 @@ def preflight(_: argparse.Namespace) -> int:
         _demand_free_port(settings)
         if settings.redis_url is None:
             embedded.preflight(settings)
+            os.close(_alone(settings))
         else:
             _demand_redis(settings, timeout_s=5)
     except Misconfigured as error:
         faults += error.faults
     if faults:
         raise Misconfigured(*faults)
+    for words in misspelt():
+        sys.stderr.write(f"postrider: .env: {words}\n")
     told = {
         "URL": settings.url,
         "API_PROCESSES": settings.api_processes,
@@ -179,6 +184,7 @@ def supervise(_: argparse.Namespace) -> int:
     from supervisor.supervisord import go  # type: ignore[import-untyped]  # noqa: PLC0415
 
     embedded.die_with_parent(signal.SIGTERM)
+    _alone(Settings.from_env())
     options = ServerOptions()
     options.realize(["-n", "-c", "supervisord.conf"])
     options.first, options.test = True, False
@@ -188,6 +194,27 @@ def supervise(_: argparse.Namespace) -> int:
     options.poller.poll = lambda timeout: poll(min(timeout, 0.1))
     go(options)
     return 0
+
+
+def _alone(settings: Settings) -> int:
+    """A file that is locked as long as it is open, so that no other supervisor runs on this DATA_DIR.
+
+    The end of either would end the Redis of both. What this process starts does not inherit it. Raises Misconfigured.
+    """
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(settings.data_dir / "supervisor.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    give_up_at = time.monotonic() + PORT_WAIT_S
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # it runs, or is about to end
+            if time.monotonic() > give_up_at:
+                raise Misconfigured(
+                    f"DATA_DIR: Postrider already runs on {settings.data_dir.resolve()}: end it, or set DATA_DIR to another folder"
+                ) from None
+            time.sleep(0.1)
+        else:
+            return lock
 
 
 def await_ready(_: argparse.Namespace) -> int:

@@ -24,8 +24,9 @@ from messengers.base import (
     Webhook,
 )
 from messengers.whatsapp_web import WhatsAppWeb
-from postrider import demands, embedded, link, queue, room, signing
+from postrider import demands, embedded, link, queue, room, signing, stopping
 from postrider.accounts import DEFAULT
+from postrider.changes import Changes
 from postrider.errors import Misconfigured, Unavailable
 from postrider.inbox import Inbox
 from postrider.keys import Keys
@@ -33,6 +34,7 @@ from postrider.outbox import Outbox
 from postrider.records import account_key
 from postrider.service import RESCUE_AFTER_S, open_accounts
 from postrider.settings import Settings
+from postrider.spelling import misspelt
 from postrider.standing import standings
 from postrider.store import Store
 from postrider.transport import Blocking
@@ -108,7 +110,8 @@ def examine(about_to: Callable[[str], None] = lambda _: None) -> Report:
     try:
         with link.connect(settings.redis_address) as client:
             report.checks += _redis(settings)
-            report.checks += [_workers(settings, client), _backlog(client)]
+            stops = list(_stops(client))
+            report.checks += [_workers(settings, client), *stops, _backlog(client, bool(stops))]
             report.checks += _events(client)
             report.checks += _pauses(client, [account_key(*key) for key in accounts])
             for (service, account), adapter in accounts.items():
@@ -160,6 +163,8 @@ def _calls_us(adapter: object) -> bool:
 
 def _settings(settings: Settings, accounts: Mapping[tuple[str, str], Messenger]) -> Iterator[Check]:
     yield Check("settings", "ok", f"all valid; times are in {settings.tz}")
+    for words in misspelt():
+        yield Check("misspelt", "warning", words, f"correct it in .env, {RESTART}")
     if settings.api_password is None:
         remedy = "write API_PASSWORD into .env, or let ./run.sh make one"
         yield Check("API", "fault", "API_PASSWORD is not set, so the API does not start", remedy)
@@ -314,8 +319,16 @@ def _workers(settings: Settings, client: redis.Redis) -> Check:
     return Check("workers", "fault", "none is alive, so nothing is sent", remedy)
 
 
-def _backlog(client: redis.Redis) -> Check:
-    """What stands where."""
+def _stops(client: redis.Redis) -> Iterator[Check]:
+    """What operators let not leave."""
+    for name, (at, by) in sorted(Changes(client).stops().items()):
+        what = "everything" if name == stopping.EVERYTHING else name
+        detail = f"{what} is stopped since {at:%Y-%m-%d %H:%M:%S} UTC, by {by or 'nobody known'}"
+        yield Check("stops", "warning", detail, "postrider go-on lets it leave again")
+
+
+def _backlog(client: redis.Redis, stopped: bool) -> Check:
+    """What stands where. `stopped`: something is, so that it may be late for that."""
     counts = Store(client).counts(late_s=RESCUE_AFTER_S)
     queued = sum(queue.lengths(client).values())
     detail = (
@@ -324,7 +337,12 @@ def _backlog(client: redis.Redis) -> Check:
     )
     if counts.late:
         detail = f"{counts.late} are more than {RESCUE_AFTER_S:.0f} s late; {detail}"
-        return Check("deliveries", "warning", detail, "run more workers: WORKERS")
+        remedy = (
+            "see what is stopped above, or where a messenger is off or at fault below;"
+            if stopped
+            else "is their messenger off or at fault below? If none is,"
+        )
+        return Check("deliveries", "warning", detail, f"{remedy} run more workers: WORKERS")
     if counts.held:
         detail = f"{counts.held} unknown: they may have arrived; {detail}"
         return Check("deliveries", "warning", detail, "postrider finished lists them")

@@ -181,9 +181,10 @@ def _become(server: Path, settings: Settings, lock: int) -> NoReturn:
     os.set_inheritable(lock, True)
     options = {
         "port": "0",
-        "unixsocket": str(settings.redis_socket),
-        "unixsocketperm": "600",
         "dir": str(settings.data_dir.resolve()),
+        # By name: CLIENT INFO holds it, and cannot be read back when there is a space in it.
+        "unixsocket": settings.redis_socket.name,
+        "unixsocketperm": "600",
         "daemonize": "no",
         "save": "",
         "appendonly": "yes",

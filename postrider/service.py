@@ -70,6 +70,7 @@ _WHEN = {
     "cancel": "only what waits can be stopped",
     "retry": "only what failed, was cancelled, has expired, was suppressed or is unknown and on hold can be sent again",
 }
+_NOT_GONE = (State.SCHEDULED, State.RETRYING, State.PAUSED)
 RESCUE_AFTER_S = 30.0
 """Seconds after its time at which a delivery that no list would send is armed anew."""
 NOBODY_SERVES_S = 10.0
@@ -321,6 +322,9 @@ class Service:
         if body is not None:
             self.checks.text(message, body)
             self.changes.rewrite(message.id, body)
+            if send_at is None and paused is None:  # else what follows tells whom it reached
+                for state, n in self.message(message_id, owner).counts.items():
+                    (done.changed if state in _NOT_GONE else done.unchanged)[state] = n
         if paused is True:
             done = self.changes.message("pause", message.id)
         if send_at is not None:

@@ -5,6 +5,8 @@ from collections.abc import Collection
 from postrider.errors import InvalidRequest
 from postrider.records import account_key
 
+EVERYTHING = "all"
+
 
 def name_of(
     accounts: Collection[tuple[str, str]],
@@ -25,7 +27,7 @@ def name_of(
         if service not in {name for name, _ in accounts}:
             raise InvalidRequest("service", "is none that is set up here")
         return f"service {service}"
-    return "all"
+    return EVERYTHING
 
 
 def scope_of(name: str) -> dict[str, str | None]:

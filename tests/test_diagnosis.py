@@ -313,6 +313,28 @@ def test_deliveries_that_are_late_or_unknown(examine: Examine, client: redis.Red
     assert (late.state, late.detail[:28]) == ("warning", "1 are more than 30 s late; 2")
 
 
+def test_what_is_stopped_and_how_to_undo_it(
+    examine: Examine, client: redis.Redis, service: Service
+) -> None:
+    assert not [check for check in examine().checks if check.name == "stops"]
+    service.changes.stop("all", "ana", service.store.now())
+    client.zadd("pr:in:scheduled", {"b-0": 1})
+    report = examine()
+    found = of(report, "stops")
+    assert found.state == "warning"
+    assert found.detail.startswith("everything is stopped since ")
+    assert found.detail.endswith("by ana")
+    assert "postrider go-on" in found.remedy
+    assert "stopped above" in of(report, "deliveries").remedy
+
+
+def test_misspelt_settings(examine: Examine, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("TELEGRAM_BOT_TOKN=1:x\nAPI_PASSWORD_FILE=\nMY_OWN=1\n")
+    found = of(examine(), "misspelt")
+    assert found.detail.startswith("TELEGRAM_BOT_TOKN is no setting")
+    assert found.detail.endswith("do you mean TELEGRAM_BOT_TOKEN?")
+
+
 @pytest.mark.parametrize(
     ("used", "limit", "state", "detail"),
     [

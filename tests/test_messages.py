@@ -368,6 +368,7 @@ def test_it_is_moved_paused_resumed_and_rewritten(api: Api, service: Service) ->
     url = f"{ALL}/{mid}"
     assert api.patch(url, json={"paused": True}).json() == {"changed": 2, "unchanged": {}}
     assert api.get(url).json()["counts"] == {"paused": 2}
+    assert api.patch(url, json={"body": "Newer"}).json() == {"changed": 2, "unchanged": {}}
     assert (
         api.patch(url, json={"paused": False, "send_in_s": 0.05, "body": "New"}).json()["changed"]
         == 2

@@ -238,6 +238,54 @@ def test_a_redis_of_ones_own_and_no_workers(place, tmp_path_factory):
     redis.wait(30)
 
 
+def test_a_second_one_in_the_same_folder_leaves_the_first_alone(place):
+    first = place.start()
+    place.ready(first)
+    before = place.processes("redis-server")
+
+    second = subprocess.run(
+        ["./run.sh"],
+        cwd=place.folder,
+        env=place.environ | {"BIND": f"127.0.0.1:{free_port()}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert second.returncode == 1
+    assert "DATA_DIR: Postrider already runs on" in second.stderr
+    assert place.processes("redis-server") == before
+    assert place.curl("/healthz") == "200"
+    first.terminate()
+    assert first.wait(60) == 0
+
+
+def test_a_folder_with_a_space_in_its_name_will_do(tmp_path):
+    (tmp_path / "my post").mkdir()
+    place = Place(tmp_path / "my post")
+    running = place.start()
+    try:
+        place.ready(running)
+        assert place.curl("/readyz") == "200"
+    finally:
+        running.terminate()
+        assert running.wait(60) == 0
+
+
+def test_a_misspelt_setting_is_told(place):
+    (place.folder / ".env").write_text("WORKRS=1\nOURS=7\n")
+    running = place.start()
+    place.ready(running)
+    said = place.log.read_text()
+    assert (
+        "postrider: .env: WORKRS is no setting, and has no effect: do you mean WORKERS?\n" in said
+    )
+    assert "OURS" not in said
+    running.terminate()
+    assert running.wait(60) == 0
+
+
 def test_tls(place):
     make_certificate(place.folder)
 

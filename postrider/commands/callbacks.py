@@ -130,7 +130,7 @@ def _told(answer: Reply | NoReply) -> tuple[str, str, bool]:
         if answer.reason.startswith("not called"):
             return (
                 answer.reason,
-                "give a public address, or open this one with CALLBACK_ALLOW_PRIVATE",
+                "give a URL that is https:// and public, or open private ones: CALLBACK_ALLOW_PRIVATE",
                 False,
             )
         return answer.reason, "see that it runs, and that this machine can reach it", False

@@ -8,13 +8,13 @@ from typing_extensions import TypedDict
 from messengers.base import FileKind
 from postrider.model import Format, MessageState
 from postrider.recurrence import MAX_COUNT
-from postrider.web.schemas import SendMessageIn
+from postrider.web.schemas import WORD, SendMessageIn
 from postrider.windows import WindowIn
 
 PAGE, LONGEST_PAGE = 100, 1_000
 YEAR_S = 366 * 86_400
 FAR_S = 1000 * YEAR_S
-Word = Annotated[StrictStr, Field(min_length=1, max_length=64, pattern=r"^[\w.:@/+-]+$")]
+Word = Annotated[StrictStr, Field(min_length=1, max_length=64, pattern=WORD)]
 Moment = Annotated[
     StrictStr,
     Field(

@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 from postrider import errors
+from postrider.web.schemas import WORD
 
 log = logging.getLogger("postrider.web")
 
@@ -139,13 +140,29 @@ def _invalid(error: Exception) -> Response:
     """APIFlask's validation error: `{location: {"recipients.3.uuid": [message]}}`."""
     detail: dict[str, dict[str, list[str]]] = getattr(error, "detail", {})
     faults = [
-        (_path(field), message)
+        (_path(field), _said(message))
         for fields in detail.values()
         for field, messages in fields.items()
         for message in messages
     ]
     told = "; ".join(f"{field}: {reason}" for field, reason in faults[:5])
     return answer(400, told or "Validation error", **_faults(faults[:100]))
+
+
+_SAID = (
+    ("Extra inputs are not permitted", "there is no such field"),
+    ("Input should be a valid dictionary", "must be an object"),
+    ("List should have at least 1 item", "must not be empty"),
+    (
+        f"String should match pattern '{WORD}'",
+        "may hold letters, digits and . : @ / + - _, and no space",
+    ),
+)
+"""How pydantic begins what it says of an input, and what says it to who wrote it."""
+
+
+def _said(message: str) -> str:
+    return next((words for begins, words in _SAID if message.startswith(begins)), message)
 
 
 def _path(field: str) -> str:

@@ -7,6 +7,9 @@ from typing_extensions import TypedDict
 
 from postrider import listing
 
+WORD = r"^[\w.:@/+-]+$"
+"""What a reference or a tag is made of."""
+
 
 class _Strict(BaseModel):
     # An unknown field is most often a misspelt one: `sendat` would send at once.
