@@ -238,6 +238,19 @@ def test_a_part_can_be_asked_for(api: Api, asked: str, status: int, first: int, 
         assert answer.headers["Content-Range"] == "bytes */1000"
 
 
+@pytest.mark.parametrize("asked", ["items=0-5", "bytes=0-1,5-6", "bytes=x", "0-5"])
+def test_a_range_that_is_not_understood_counts_for_nothing(api: Api, asked: str) -> None:
+    url = f"{UPLOAD}/{upload(api, PNG)['id']}/content"
+    answer = api.get(url, headers={"Range": asked})
+    assert (answer.status_code, answer.content) == (200, PNG)
+
+
+def test_the_head_of_a_file_is_that_of_all_of_it(api: Api) -> None:
+    url = f"{UPLOAD}/{upload(api, PNG)['id']}/content"
+    answer = api.head(url, headers={"Range": "bytes=0-1"})
+    assert (answer.status_code, answer.headers["Content-Length"]) == (200, str(len(PNG)))
+
+
 def test_a_page_that_was_uploaded_is_never_shown_as_one_of_ours(api: Api) -> None:
     id_ = upload(api, b"<script>alert(1)</script>", 'ü".html')["id"]
     answer = api.get(f"{UPLOAD}/{id_}/content")

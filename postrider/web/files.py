@@ -1,5 +1,6 @@
 """/api/v1/files: uploaded, listed, read back, deleted; and /files/...: the signed links by which anybody may fetch one."""
 
+import re
 from datetime import datetime
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -38,6 +39,8 @@ FORM = {
     },
 }
 """OpenAPI's words for an upload: a form in which any name may stand."""
+_ONE_RANGE = re.compile(r"bytes=[ \t]*(\d+-\d*|-\d+)[ \t]*", re.IGNORECASE | re.ASCII)
+"""Any other `Range` counts for nothing: all of the file is the answer. https://www.rfc-editor.org/rfc/rfc9110#section-14.2"""
 
 
 class StoredOut(BaseModel):
@@ -199,6 +202,8 @@ def _served(service: Service, stored: Stored, name: str) -> Response:
     answer.headers["Cache-Control"] = "private, no-cache"
     # What only writes ask for counts for nothing here.
     environ = {key: value for key, value in request.environ.items() if key != "HTTP_IF_MATCH"}
+    if request.method != "GET" or not _ONE_RANGE.fullmatch(environ.get("HTTP_RANGE", "")):
+        environ.pop("HTTP_RANGE", None)
     try:
         answer.make_conditional(environ, accept_ranges=True, complete_length=size)
     except BaseException:
