@@ -122,11 +122,11 @@ def _unwrapped(keys: Keys, wrapped: bytes) -> bytes:
 
 
 def _raw(wrapped: bytes, key: Key) -> bytes | None:
-    """`wrapped` as the bytes that it must be for `key`."""
+    """`wrapped` as the bytes that it must be for `key`; base64 may have lines, as `base64` and `openssl` write it."""
     if len(wrapped) == key.size:
         return wrapped
     try:
-        raw = base64.b64decode(wrapped.strip(), validate=True)
+        raw = base64.b64decode(b"".join(wrapped.split()), validate=True)
     except binascii.Error:
         return None
     return raw if len(raw) == key.size else None
