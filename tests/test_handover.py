@@ -564,6 +564,13 @@ def test_asking_how_it_stands_is_not_told_to_the_audit_log(api: Api) -> None:
     assert [entry["action"] for entry in entries] == ["POST /data"]
 
 
+def test_what_was_refused_is_no_send_in_the_audit_log(api: Api) -> None:
+    """With 200, as all that is wrong here: it would stand there like what was sent, and push that out."""
+    assert api.post("/data", data={"a": "x"}).text.startswith("error: ")
+    assert api.post("/msg", data={"id": NOBODYS}).text.startswith("error: ")
+    assert api.get("/api/v1/audit").json()["entries"] == []
+
+
 # -- how long it is kept
 
 

@@ -169,7 +169,7 @@ class Gate:
         """Writes down what changed something, or was refused."""
         who: Client | None = g.get("client")
         status = response.status_code
-        if who is None or request.url_rule is None:
+        if who is None or request.url_rule is None or g.get("wrong"):
             return response
         action = f"{request.method} {_template(request.url_rule.rule)}"
         what = g.get("audited") or ",".join(map(str, (request.view_args or {}).values()))
@@ -200,6 +200,11 @@ def client() -> Client:
 def audited(what: str) -> None:
     """Has the audit log say `what` this request was about, where its path does not. Never a text or a secret."""
     g.audited = what
+
+
+def wrong() -> None:
+    """Has the audit log say nothing of this request, as of any that is wrong: its status does not tell."""
+    g.wrong = True
 
 
 def _role_for(least: Role | None) -> Role:

@@ -12,7 +12,7 @@ from postrider.opening import NotOpened
 from postrider.parameters import SERVICES, TYPES, Asked
 from postrider.service import Service
 from postrider.web import problems
-from postrider.web.auth import ANY_SCHEME, Gate, audited, client
+from postrider.web.auth import ANY_SCHEME, Gate, audited, client, wrong
 from postrider.web.keys import fresh
 from postrider.web.problems import documented
 from postrider.web.uploading import received
@@ -30,6 +30,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     @bp.errorhandler(InvalidRequest)
     @bp.errorhandler(WrongMediaType)
     def refuse(error: InvalidRequest | WrongMediaType) -> Response:
+        wrong()
         status = problems.STATUS[InvalidRequest] if isinstance(error, NotOpened) else 200
         return _text(f"{ERROR}{error}", status)
 
