@@ -186,8 +186,10 @@ class Viber:
     def send_piece(self, out: Outbound, piece: Piece) -> Steps:
         if piece.files:
             (index,) = piece.files
-            if not (file := out.files[index]).link:  # PUBLIC_URL was taken away since
-                return Taken(Rejected(viber_files.NO_LINK))
+            if not (file := out.files[index]).link:
+                if self.public:  # the key that signs links could not be read just now
+                    return Taken(Retry(viber_files.NOT_SIGNED))
+                return Taken(Rejected(viber_files.NO_LINK))  # PUBLIC_URL was taken away since
             fields = viber_files.fields_of(file, out.text if piece.text else "")
             reply = yield self._message(out, **fields)
         else:

@@ -20,6 +20,7 @@ LIMITS: dict[Shown, int] = {"picture": MB, "video": 26 * MB, "file": 50 * MB}
 LINK_LIMIT = 2000
 NAME_LIMIT = 256
 NO_LINK = "viber fetches files itself, and PUBLIC_URL, where it would find them, is not set"
+NOT_SIGNED = "no link to the file can be made: its key in DATA_DIR/keys cannot be read"
 _PICTURES = ("image/jpeg", "image/png", "image/gif")
 _FORBIDDEN = re.compile(
     r"action|apk|app|bat|bin|cab|com|command|cpl|csh|ex_|exe|gadget|inf1?|ins|inx|ipa|isu|job|jse|ksh|lnk|msc|msi|msp|mst"

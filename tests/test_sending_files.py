@@ -1,6 +1,7 @@
 """Messages with files, all the way: kept, claimed, uploaded by either kind of worker, received whole."""
 
 import asyncio
+import errno
 import hashlib
 import io
 import os
@@ -178,6 +179,28 @@ def test_what_has_gone_is_known_of_each_piece_as_the_last_try_cut_it() -> None:
     assert records.merged((gone, failed), (failed, gone)) == (gone, gone)
     assert records.merged((gone, failed), (None, None)) == (gone, failed)
     assert records.merged((gone, gone), (None, failed, None)) == (None, failed, None)
+
+
+@pytest.fixture
+def public(env: dict[str, str]) -> None:
+    """Messengers can fetch from us; to be asked for before what is built upon the environment."""
+    env["PUBLIC_URL"] = "https://post.example"
+
+
+def test_a_link_that_cannot_be_made_just_now_is_made_later(
+    public: None, service: Service, messenger: FakeMessenger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = post(service, "viber", "image")
+
+    def fails(*_: object) -> str:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service.files.links, "url", fails)
+        work(service, message, "retrying")
+    work(service, message, "sent")
+    (call,) = messenger.calls
+    assert call.json["media"].startswith("https://post.example/files/")
 
 
 def test_tries_that_are_used_up_leave_it_partial(

@@ -127,7 +127,7 @@ def test_without_a_public_url_an_upload_is_refused_and_the_setting_named():
 
 
 def test_one_that_lost_its_link_since_is_refused():
-    steps = BOT.send_piece(out(file(link="")), Piece((0,)))
+    steps = Viber("secret-token").send_piece(out(file(link="")), Piece((0,)))
     with pytest.raises(StopIteration) as stop:
         next(steps)
     assert isinstance(stop.value.value.outcome, Rejected)
