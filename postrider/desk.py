@@ -9,7 +9,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import astuple
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -17,7 +17,7 @@ from typing import Protocol
 
 from postrider import parameters
 from postrider.arriving import Arriving
-from postrider.errors import IdempotencyConflict, InvalidRequest, NotFound
+from postrider.errors import IdempotencyConflict, InvalidRequest, NotFound, Unavailable
 from postrider.files import Files, Stored
 from postrider.finding import Finder
 from postrider.handovers import Handed, Handover, Handovers
@@ -208,12 +208,17 @@ class Desk:
 
     def _text(self, file: Handed, owner: str) -> str:
         """What a file of type `text` says."""
-        with suppress(NotFound, OSError, UnicodeDecodeError):
+        try:
             if self.engine.files.get(file.file, owner).file.size > TEXT_BYTES:
                 raise InvalidRequest(file.name, "is too long for a text")
             with self.engine.files.open(file.file) as opened:
                 return opened.read(TEXT_BYTES + 1).decode("utf-8-sig")
-        raise InvalidRequest(file.name, "is no text in UTF-8")
+        except UnicodeDecodeError:
+            raise InvalidRequest(file.name, "is no text in UTF-8") from None
+        except (NotFound, FileNotFoundError):
+            raise InvalidRequest(file.name, "is gone; upload it again") from None
+        except OSError as error:  # of our disk, and nothing that the client could mend
+            raise Unavailable(f"a file cannot be read: {error}") from error
 
     def _in_their_words(
         self, error: InvalidRequest, new: NewMessage, held: Handover

@@ -1,6 +1,7 @@
 """Upload, then send: the whole conversation as older clients hold it, by curl; whose it is, and when it is forgotten."""
 
 import base64
+import errno
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import astuple, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import redis
@@ -487,6 +488,25 @@ def test_a_text_is_bounded(desk: Desk) -> None:
     id_ = upload(desk, words=b"x" * (1024 * 1024 + 1))
     with pytest.raises(InvalidRequest, match="too long for a text"):
         desk.send("", handover.Asked(id_, "box", "ana", "text"))
+
+
+def test_a_text_that_cannot_be_read_is_not_taken_for_one_that_is_none(
+    desk: Desk, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = upload(desk, words="Grüße".encode())
+    asked = handover.Asked(id_, "box", "ana", "text")
+
+    def fails(_: str) -> BinaryIO:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service.files, "open", fails)
+        with pytest.raises(Unavailable):
+            desk.send("", asked)
+    (held,) = desk.handovers.get_all([id_])
+    service.files.path(held.files[0].file).unlink()
+    with pytest.raises(InvalidRequest, match="words: is gone; upload it again"):
+        desk.send("", asked)
 
 
 def test_a_file_is_known_by_its_own_name_or_by_its_part(desk: Desk, service: Service) -> None:
