@@ -225,6 +225,7 @@ class Desk:
     ) -> InvalidRequest:
         """The same, named by what the client knows."""
         names = {"uuid": "dest", "service": "serv", "account": "sender", "body": "text"}
+        names["reply_to"] = "reply-to"
         found = error.field
         if at := re.match(r"attachments\[(\d+)\]", found):
             id_ = new.attachments[int(at[1])].file

@@ -56,7 +56,8 @@ def types(held: Handover, asked: str) -> dict[Handed, str]:
             raise InvalidRequest(
                 "type", f"unknown type {str(type_)[:40]!r}; there are {', '.join(TYPES)}"
             )
-        found[_file_called(name, held)] = type_
+        if found.setdefault(file := _file_called(name, held), type_) != type_:
+            raise InvalidRequest("type", f"says two things of {file.name[:40]!r}")
     for file in held.files:
         if file not in found:
             raise InvalidRequest("type", f"says nothing of {file.name[:40]!r}")

@@ -226,6 +226,14 @@ def test_a_mail_has_what_info_says(
     assert curl("/cons", "-d", f"id={id_}") == "delivered"
 
 
+def test_what_is_wrong_in_info_is_named_as_the_client_names_it(
+    mail_server: MailServer, desk: Desk
+) -> None:
+    id_, info = upload(desk, words=b"x"), '{"reply-to": "nobody"}'
+    with pytest.raises(InvalidRequest, match=r"^reply-to: must be a mail address"):
+        desk.send("", handover.Asked(id_, "mail", "ana@example.net", "text", info=info))
+
+
 def test_the_latest_upload_needs_no_id(curl: Curl, service: Service, tmp_path: Path) -> None:
     write(tmp_path, a_txt=b"first", b_txt=b"second")
     curl("/data", "-F", "x=@a.txt")
@@ -393,6 +401,7 @@ WRONG = {
     "no JSON": ("must be text, or JSON", {"type": "image"}),
     "no object": ("must be text, or JSON", {"type": "[]"}),
     "file": ("unknown file 'b.png'; there are 'a.png'", {"type": '{"b.png": "image"}'}),
+    "two types": ("says two things of 'a.png'", {"type": '{"a": "image", "a.png": "document"}'}),
     "a file left out": ("type: says nothing of 'a.png'", {"type": "{}"}),
     "no text": ("a.png: is no text in UTF-8", {"type": "text"}),
     "info": ("info: must be JSON", {"info": "subject"}),
@@ -424,12 +433,18 @@ def test_what_is_no_upload_is_told_so(
     curl: Curl, url: str, tmp_path: Path, client: redis.Redis
 ) -> None:
     write(tmp_path, a_png=PNG)
+    head = 'Content-Disposition: form-data; name="a"; filename="ü.txt"'.encode("latin-1")
+    (tmp_path / "latin-1").write_bytes(b"--b\r\n" + head + b"\r\n\r\nx\r\n--b--\r\n")
     for words, args in (
         ("as multipart/form-data", ("-d", "a=b")),
         ("names no boundary", ("-H", "Content-Type: multipart/form-data", "-d", "x")),
         ("no file in the upload", ("-F", "a=;filename=")),
         ("over 1000 characters", ("-F", f"{'n' * 1001}=x")),
         ("is cut short", ("-H", "Content-Type: multipart/form-data; boundary=b", "-d", "--b\r\nx")),
+        (
+            "not in UTF-8",
+            ("-H", "Content-Type: multipart/form-data; boundary=b", "--data-binary", "@latin-1"),
+        ),
     ):
         answer = curl("/data", *args)
         assert answer.startswith("error: ")

@@ -107,7 +107,9 @@ def test_the_wrapped_key_may_be_in_base64(files: Files, keys: Keys) -> None:
     assert open_(files, keys, content, base64.encodebytes(wrapped).replace(b"\n", b"")) == CONTENT
     assert open_(files, keys, content, base64.b64encode(wrapped) + b"\n") == CONTENT
     assert open_(files, keys, content, base64.encodebytes(wrapped)) == CONTENT
-    assert open_(files, keys, content, base64.encodebytes(wrapped).replace(b"\n", b"\r\n")) == CONTENT
+    assert (
+        open_(files, keys, content, base64.encodebytes(wrapped).replace(b"\n", b"\r\n")) == CONTENT
+    )
 
 
 @pytest.mark.parametrize("flags", [(), ("-stream",), ("-keyid",), ("-stream", "-keyid")])

@@ -105,6 +105,8 @@ class _Form:
                 decoder.receive_data(part)
                 while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
                     self._take(event)
+        except UnicodeDecodeError:
+            raise InvalidRequest("body", "has names that are not in UTF-8") from None
         except ValueError:
             raise InvalidRequest(
                 "body", "is cut short, or no form; nothing of it was kept"
