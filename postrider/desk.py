@@ -127,7 +127,8 @@ class Desk:
         return new
 
     def send(self, owner: str, asked: Asked) -> Handover:
-        """Sends what was uploaded; doing the same twice sends it once. Raises InvalidRequest: the files are kept then."""
+        """Sends what was uploaded; doing the same twice sends it once. Raises InvalidRequest: the files are kept then;
+        Unavailable, with `accepted_unknown` when it may be sent all the same."""
         held = self._held(owner, asked.id) if asked.id else self._latest(owner)
         digest = hashlib.sha256(json.dumps(astuple(asked)[1:]).encode()).hexdigest()
         taken = InvalidRequest("id", "is being sent already, with other parameters")
@@ -145,7 +146,13 @@ class Desk:
             raise taken from None
         except InvalidRequest as error:
             raise self._in_their_words(error, new, held) from None
-        if not self.handovers.sent(held.id, message.id, digest, self.clock() + self.look):
+        try:
+            noted = self.handovers.sent(held.id, message.id, digest, self.clock() + self.look)
+        except Unavailable as error:  # said again, it is not sent again
+            raise Unavailable(
+                str(error), retry_after_s=error.retry_after_s, accepted_unknown=True
+            ) from error
+        if not noted:
             raise _unknown(held.id)  # told that it was delivered, or a day old: just now
         return held
 

@@ -281,6 +281,23 @@ def test_the_same_call_that_still_runs_is_told_so(desk: Desk, service: Service) 
         desk.send("", replace(asked, dest="ben"))
 
 
+def test_a_message_that_was_accepted_and_not_written_down_is_not_told_as_refused(
+    desk: Desk, service: Service, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    id_ = upload(desk, words=b"hello")
+    said = {"id": id_, "serv": "wpp1", "dest": "4915112345678", "type": "text"}
+
+    def fails(*_: object) -> bool:
+        raise Unavailable("Redis is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Handovers, "sent", fails)
+        answer = api.post("/msg", data=said)
+    assert (answer.status_code, answer.json()["accepted"]) == (503, "unknown")
+    assert api.post("/msg", data=said).text == "queued"
+    assert len(service.find_messages(Wanted(), 10, None)[0]) == 1
+
+
 def test_what_is_forgotten_while_it_is_sent_is_unknown(
     desk: Desk, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
