@@ -88,8 +88,8 @@ class Older:
         session = self._session(client)
         to = (Recipient(phone, SERVICE, session.id),)
         new = NewMessage(text, to, owner=client.id, callback_url=url, callback_format="task")
+        self._link(client, session)  # first: what an error answers must not be kept, and come again
         message, _ = self.engine.accept(new)
-        self._link(client, session)
         return message.id
 
     def check(self, client: Client, phone: str, url: str) -> str:

@@ -9,7 +9,7 @@ import redis
 import requests
 
 from postrider.clients import Clients
-from postrider.errors import Forbidden, InvalidRequest
+from postrider.errors import Forbidden, InvalidRequest, Unavailable
 from postrider.model import Client, Quota, Role
 from postrider.sender import DeliveryFailed
 from postrider.service import Service, open_accounts
@@ -266,6 +266,23 @@ def test_a_session_that_is_shared_is_sent_by_and_not_logged_out(
         with pytest.raises(Forbidden):
             call(ANN, BACK)
     assert len(service.phones.sessions.every()) == 1
+
+
+def test_a_call_that_is_answered_with_an_error_has_kept_no_message(
+    meant: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or whoever makes it again sends it twice."""
+    service = meant()
+    service.phones.add(ANN, "default")
+    service.phones.stop(ANN, "default")
+
+    def away(*_: object, **__: object) -> None:
+        raise Unavailable("Redis is away")
+
+    monkeypatch.setattr(service.phones.sessions, "look_now", away)
+    with pytest.raises(Unavailable):
+        service.older.message(ANN, CHAT, "Hi", BACK)
+    assert not service.store.redis.exists("pr:messages")
 
 
 def test_the_setting_names_the_session(meant: Callable[..., Service]) -> None:
