@@ -259,9 +259,13 @@ class Phones:
             raise InvalidRequest("number", "has 5 to 15 digits, with country code")
         found, driver = self.get(client, name), self._phone().driver
         if driver.remakes_codes:  # before it is asked for: a keeper may be about to fetch the next
-            self._write(found, pairs_until=self.now() + PAIRS)
+            found = self._write(found, pairs_until=self.now() + PAIRS)
             self._shown.drop(found.id)
-        return self.ask(driver.pair(found.id, digits))
+        try:
+            return self.ask(driver.pair(found.id, digits))
+        except (IllegalTransition, Unavailable):
+            self._write(found, pairs_until=None)  # nobody types it: QR codes are shown again
+            raise
 
     def passkey(self, client: Client, name: str) -> Passkey:
         """What a phone with a passkey asks for. Raises NotFound, IllegalTransition, Unavailable."""

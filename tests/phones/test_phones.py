@@ -475,3 +475,18 @@ def test_a_code_that_was_shown_is_taken_back_when_its_session_is_stopped(
     assert watch.over[over:] == ["shop"]
     rig.look()
     assert watch.over[over:] == ["shop"]
+
+
+def test_a_pairing_code_that_could_not_be_had_keeps_no_qr_code_back(rig: Rig) -> None:
+    assert rig.phones.phone is not None
+    remakes = Remakes(rig.sidecar.url, rig.sidecar.key)
+    rig.phones.accounts.phone = replace(rig.phones.phone, driver=remakes)
+    rig.sidecar.reset(scale=0.1)
+    rig.phones.add(USER, "shop")
+    rig.look_until("scan")
+    rig.sidecar.spoil("status", "POST .*/request-code", value=500)
+    with pytest.raises(Unavailable):
+        rig.phones.pair(USER, "shop", NUMBER)
+    asked = len(rig.sidecar.requests)
+    rig.look()
+    assert [r["path"] for r in rig.sidecar.requests[asked:]][-1].endswith("/auth/qr")
