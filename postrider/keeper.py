@@ -8,7 +8,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import redis
 
@@ -16,6 +16,7 @@ from postrider import link
 from postrider.codes import Codes
 from postrider.errors import Unavailable
 from postrider.gathering import Gathering
+from postrider.hands import Hands
 from postrider.phones import LEASE_S
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
@@ -83,25 +84,23 @@ class Keeper:
     def work(self) -> None:
         """Looks at what is due until it is told to stop."""
         log.info("the keeper is ready")
-        threads = ThreadPoolExecutor(PLACES + TASKS, "look")
-        try:
-            while not self._stopping.wait(self.look_s):
-                self._quietly(lambda: self._turn(threads))
-                for chore in self._chores:
-                    self._quietly(chore)
-        finally:
-            threads.shutdown(wait=False, cancel_futures=True)
+        # Not an executor's threads, which Python waits for at its end: a sidecar may take minutes to answer.
+        hands = Hands("look", PLACES + TASKS, PLACES + TASKS)
+        while not self._stopping.wait(self.look_s):
+            self._quietly(partial(self._turn, hands))
+            for chore in self._chores:
+                self._quietly(chore)
         log.info("the keeper has stopped")
 
-    def _turn(self, threads: ThreadPoolExecutor) -> None:
+    def _turn(self, hands: Hands) -> None:
         phones = self.service.phones
         phones.sync()
         for id_ in phones.sessions.take_due(PLACES - len(self._at_work), self.lease_s):
             self._at_work.add(id_)
-            threads.submit(self._look, id_)
+            hands.give(partial(self._look, id_))
         for task in self.service.older.take(TASKS - len(self._tasks)):
             self._tasks.add(task.id)
-            threads.submit(self._work, task)
+            hands.give(partial(self._work, task))
 
     def _look(self, id_: str) -> None:
         try:

@@ -8,8 +8,6 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import closing
 from typing import Protocol
 
@@ -20,6 +18,7 @@ from messengers import sandbox
 from messengers.base import Errand, File, NoReply, Note, Reply, Request
 from postrider.errands import Errands
 from postrider.errors import Unavailable
+from postrider.hands import Bounded, Late
 from postrider.streamed import Body, FormBody, JsonBody
 from postrider.timeouts import BYTES_A_S, CONNECT_S, READ_S, within_s
 
@@ -28,6 +27,8 @@ MAX_REPLY = 64 * 1024
 
 Inbox = Callable[[Note], None]
 """Where the sandbox keeps a note."""
+LEFT_BEHIND = 4
+"""Calls that have not come back in time, and go on nevertheless: at most so many."""
 NO_ANSWER = "no answer in time"
 CUT_OFF = "the connection broke before an answer came"
 NOT_KEPT = NoReply(left=False, reason="the inbox could not be written")
@@ -106,8 +107,9 @@ class Blocking:
         self._session = requests.Session()
         self._session.verify = tls_verify
         self._session.trust_env = False
-        # requests bounds each read, not their sum: a thread that is left behind bounds the whole
-        self._threads = ThreadPoolExecutor(1, "send")
+        # requests bounds each read, not their sum: a thread that is left behind bounds the whole. Not an executor's: Python
+        # would wait for it at its end.
+        self._bounded = Bounded("send", LEFT_BEHIND)
 
     def send(self, request: Request | Note | Errand) -> Reply | NoReply:
         """What came back."""
@@ -120,10 +122,8 @@ class Blocking:
             time.sleep(answer.after_s)
             return answer.reply
         try:
-            return self._threads.submit(self._exchange, request).result(limit_s(request))
-        except FutureTimeoutError:
-            self._threads.shutdown(wait=False)
-            self._threads = ThreadPoolExecutor(1, "send")
+            return self._bounded(limit_s(request), lambda: self._exchange(request))
+        except Late:
             return NoReply(left=True, reason=NO_ANSWER)
 
     def _exchange(self, request: Request) -> Reply | NoReply:

@@ -11,6 +11,7 @@ from postrider.keeper import Keeper
 from postrider.service import Service, open_accounts
 from postrider.settings import Settings
 from postrider.store import Store
+from tests import conftest
 from tests.conftest import Start, wait_until
 from tests.phones.rig import USER, Rig
 from tests.sidecar import Sidecar
@@ -131,3 +132,16 @@ def test_a_keeper_that_is_killed_leaves_nothing_undone(
     rig.phones.heard("shop")  # as its webhook does with each code
     wait_until(lambda: rig.session().state == "scan", 20)
     assert len([r for r in sidecar.requests if r["path"] == "/api/sessions"]) == 1
+
+
+def test_a_keeper_that_is_told_to_stop_waits_for_no_sidecar(
+    rig: Rig, start: Start, sidecar: Sidecar
+) -> None:
+    rig.linked()
+    sidecar.spoil("slow", "GET /api/sessions/shop", value=9)
+    seen = len(sidecar.requests)
+    keeper = start("postrider", "keeper")
+    rig.phones.heard("shop")
+    wait_until(lambda: len(sidecar.requests) > seen, 20, "a look")
+    keeper.terminate()
+    assert keeper.wait(4 * conftest.patience) == 0
