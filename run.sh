@@ -195,7 +195,7 @@ lock() {
 
 in_docker() {
   docker compose version >/dev/null 2>&1 || die 'Docker with its compose plugin is needed: https://docs.docker.com/engine/install'
-  secrets API_PASSWORD REDIS_PASSWORD WEBHOOK_SECRET WHATSAPP_WEB_SECRET
+  secrets API_PASSWORD REDIS_PASSWORD WEBHOOK_SECRET WHATSAPP_WEB_SECRET WAHA_API_KEY
   exec docker compose up --build "$@"
 }
 
