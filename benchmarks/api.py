@@ -6,7 +6,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
@@ -94,6 +94,14 @@ def bulk(recipients: int, runs: int) -> float:
 # -- many with one
 
 
+def medians(found: Sequence[dict[str, float]]) -> dict[str, object]:
+    """Each figure's median over several runs, and the runs."""
+    return {
+        **{key: statistics.median(one[key] for one in found) for key in found[0]},
+        "runs": found,
+    }
+
+
 def steady(rate: float, seconds: float, connections: int = 8) -> dict[str, float]:
     """POSTs with one recipient, offered at `rate` a second whatever the answers do."""
     with Stage() as stage, served(stage) as client:
@@ -160,7 +168,7 @@ def measure(say: Callable[[str], None], runs: int, most: int, seconds: float) ->
         rate = bulk(recipients, runs)
         found["recipients_per_s"][str(recipients)] = rate
         say(f"api: one POST of {recipients:,}: {rate:,.0f} recipients/s")
-    found["steady"] = steady(800, seconds)
+    found["steady"] = medians([steady(800, seconds) for _ in range(runs)])
     say(
         "api: {per_s:.0f} POSTs/s, p50 {p50_ms:.1f} ms, p99 {p99_ms:.1f} ms".format(
             **found["steady"]

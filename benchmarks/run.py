@@ -112,7 +112,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     board = Board(args.only, sizes, say)
     board.run()
     found["contestants"] = board.told()
-    part("lateness", lambda: lateness.measure(50 if quick else 200, 0.1))
+    part("lateness", lambda: lateness.measure(50 if quick else 200, 0.1, args.runs))
     part("api", lambda: api.measure(say, args.runs, 100_000, 3 if quick else 15))
     part("clients", lambda: clients.measure(say, args.runs, 5_000 if quick else 20_000))
     part("growth", lambda: growth.beside_all(say, many, args.runs))

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, BinaryIO, ClassVar, Literal, Protocol, Self, runtime_checkable
 
+from pydantic_core import from_json
+
 REASON_LIMIT = 300
 """Characters of a messenger's words that are kept."""
 
@@ -337,9 +339,12 @@ def said(text: object) -> str:
 def parsed(body: bytes) -> dict[str, Any]:
     """A JSON object; {} when `body` is anything else."""
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        return {}
+        value = from_json(body)  # a quarter of the time; but it takes no half characters
+    except ValueError:
+        try:
+            value = json.loads(body)
+        except (ValueError, RecursionError):
+            return {}
     return value if isinstance(value, dict) else {}
 
 

@@ -303,6 +303,8 @@ def _with_known(files: Sequence[File], known: Mapping[int, str]) -> tuple[File, 
 
 def _one_sign(found: list[Verdict]) -> list[Verdict]:
     """A call is one sign of the messenger's health, however many it was for; each recipient's pause is its own."""
+    if len(found) == 1:
+        return found
     signals = [v.signal for v in found]
     speaks = signals.index(Signal.ANSWERS) if Signal.ANSWERS in signals else 0
     return [

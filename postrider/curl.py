@@ -38,6 +38,8 @@ LOOK_S = 1.0
 KEPT_CONNECTIONS = 512
 KEPT_CALLS = 100
 """Handles kept for the next call: each takes tens of kilobytes."""
+AT_ONCE = 64
+"""Sockets that are served before the loop turns: whoever fills free places must not wait until all have been."""
 ERRANDS = 32
 """Errands of one kind that are run at once."""
 KEPT_ALIVE_S = 15
@@ -76,16 +78,17 @@ class Sockets:
         self._selector.register(fd, _turned(events))
 
     def modify(self, fd: int, events: int) -> None:
-        """Watches it for something else."""
-        self._selector.modify(fd, _turned(events))
+        """Watches it for something else, also when `fd` is another one's by now."""
+        self._selector.unregister(fd)
+        self._selector.register(fd, _turned(events))
 
     def unregister(self, fd: int) -> None:
         """Watches it no more."""
         self._selector.unregister(fd)
 
-    def poll(self, _timeout: int) -> list[tuple[int, int]]:
+    def poll(self, _timeout: int, most: int) -> list[tuple[int, int]]:
         """Those that are ready, and for what."""
-        return [(key.fd, _turned(events)) for key, events in self._selector.select(0)]
+        return [(key.fd, _turned(events)) for key, events in self._selector.select(0)[:most]]
 
 
 def _turned(events: int) -> int:
@@ -108,6 +111,8 @@ class Concurrent:
         self._used_at_s = time.monotonic()
         self._sockets = select.epoll() if hasattr(select, "epoll") else Sockets()
         self._watched: set[int] = set()
+        self._unused: set[int] = set()
+        """Those of them that libcurl does not ask about now: most are soon used again, which saves two calls of the kernel's."""
         self._loop.add_reader(self._sockets, self._sockets_are_ready)
         self._timer: asyncio.Handle | None = None
         self._is_due = False
@@ -185,14 +190,15 @@ class Concurrent:
     def _watch(self, what: int, fd: int, _multi: object, _data: object) -> None:
         """Called by libcurl: it wants to know when `fd` is ready for `what`."""
         if what == pycurl.POLL_REMOVE:
-            self._watched.discard(fd)
-            with suppress(OSError):  # closed already
-                self._sockets.unregister(fd)
-        elif fd in self._watched:
-            self._sockets.modify(fd, _EVENTS[what])
-        else:
-            self._watched.add(fd)
-            self._sockets.register(fd, _EVENTS[what])
+            self._unused.add(fd)
+            return
+        self._unused.discard(fd)
+        if fd in self._watched:
+            with suppress(FileNotFoundError):  # closed since, and opened anew
+                self._sockets.modify(fd, _EVENTS[what])
+                return
+        self._watched.add(fd)
+        self._sockets.register(fd, _EVENTS[what])
 
     def _set_timer(self, after_ms: int) -> None:
         """Called by libcurl: it wants to be called after that time; -1: no more."""
@@ -214,10 +220,19 @@ class Concurrent:
         self._finish()
 
     def _sockets_are_ready(self) -> None:
-        for fd, events in self._sockets.poll(0):
-            # Without a direction libcurl looks for itself: so an error shows, too.
-            self._multi.socket_action(fd, _READY.get(events, 0))
+        for fd, events in self._sockets.poll(0, AT_ONCE):
+            if fd in self._unused:  # its server has hung up
+                self._forget(fd)
+            else:
+                # Without a direction libcurl looks for itself: so an error shows, too.
+                self._multi.socket_action(fd, _READY.get(events, 0))
         self._finish()
+
+    def _forget(self, fd: int) -> None:
+        self._unused.discard(fd)
+        self._watched.discard(fd)
+        with suppress(OSError):  # closed already
+            self._sockets.unregister(fd)
 
     def _finish(self) -> None:
         more = 1

@@ -372,13 +372,12 @@ class Claim:
     @property
     def alarm(self) -> int:
         """How often this delivery was armed before: 0 the first time."""
-        _, _, *alarm = self.job_id.split("-")
-        return int(alarm[0]) if alarm else 0
+        return int(self.job_id.rpartition("-")[2]) if self.job_id.count("-") > 1 else 0
 
     @property
     def delivery_id(self) -> str:
         """The delivery's id: the same for every claim of it."""
-        return "-".join(self.job_id.split("-")[:2])
+        return self.job_id.rpartition("-")[0] if self.job_id.count("-") > 1 else self.job_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ local lease_until = seconds(NOW + tonumber(ARGV[3]))
 local in_progress_until = seconds(NOW + tonumber(ARGV[3]) + 86400)
 local TURNS = { 'h', 'h', 'd', 'h', 'h', 'd', 'h', 'd', 'h', 'l' }
 local PART = 100
+local AHEAD = 200 -- how many more of those that are due are put into RQ's queues than could go now
 local WIPS = { h = 'rq:wip:high', d = 'rq:wip:default', l = 'rq:wip:low' }
 specs = cjson.decode(ARGV[8])
 
@@ -224,19 +225,25 @@ if not only_one then
   -- Broadcasts take hundreds at once: each line gets its share, and so do the queues.
   local share = math.floor(most / (#served + 1))
   for _, name in ipairs(served) do serve_line(name, looked + share) end
-  local due = call('ZRANGE', SCHEDULE, '-inf', seconds(NOW), 'BYSCORE', 'LIMIT', 0, most)
-  if #due > 0 then call('ZREM', SCHEDULE, unpack(due)) end
-  prefetch(due)
-  for _, job_id in ipairs(due) do
-    local q, name = glance(job_id)
-    if q then
-      local come = fresh[q]
-      come[#come + 1] = { job_id, name }
-      queued[name] = (queued[name] or 0) + 1
-    else
-      sendable(job_id) -- which puts it away
+  -- A great many that are due at once come to the queues in parts: who could send waits for none but the first.
+  local come, need = 0, AHEAD
+  for name in pairs(specs) do need = need + account(name).go * specs[name].call end
+  repeat
+    local due = call('ZRANGE', SCHEDULE, '-inf', seconds(NOW), 'BYSCORE', 'LIMIT', 0, math.min(most - come, need))
+    if #due > 0 then call('ZREM', SCHEDULE, unpack(due)) end
+    prefetch(due)
+    for _, job_id in ipairs(due) do
+      local q, name = glance(job_id)
+      if q then
+        table.insert(fresh[q], { job_id, name })
+        queued[name] = (queued[name] or 0) + 1
+        if account(name).go > 0 then need = need - 1 end
+      else
+        sendable(job_id) -- which puts it away
+      end
     end
-  end
+    come = come + #due
+  until #due == 0 or come == most or need <= 0
   while looked < most and wanted() do
     turn = turn % #TURNS + 1
     local job_id, is_fresh = pick(TURNS[turn])

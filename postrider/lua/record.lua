@@ -10,6 +10,7 @@
 local worker = ARGV[1]
 local own = worker ~= ''
 local keep_s = { finished = tonumber(ARGV[2]), failed = tonumber(ARGV[3]) }
+local now_s, until_s = seconds(NOW), { finished = seconds(NOW + keep_s.finished), failed = seconds(NOW + keep_s.failed) }
 local moved, sent, failed = {}, 0, 0
 local stamp = rq_time(NOW)
 
@@ -134,7 +135,7 @@ for at = 6, #ARGV, 12 do
       end
       moves(mid, r, state)
       later('HSET', bucket('d', mid, idx), idx, as_text(r))
-      later('ZADD', state == 'u' and HELD or LISTS[state], seconds(NOW), id)
+      later('ZADD', state == 'u' and HELD or LISTS[state], now_s, id)
       if r.told then tell(mid, idx, r, TOLD[state], reason, line ~= '' and cjson.decode(line)[5]) end
       if own then
         local status = SENT[state] and 'finished' or 'failed'
@@ -144,7 +145,7 @@ for at = 6, #ARGV, 12 do
         end
         -- One field more than it had: its job was gone.
         if call('HSET', 'rq:job:' .. job, unpack(fields)) == #fields / 2 then write_job(job, queue, status, stamp) end
-        later('ZADD', 'rq:' .. status .. ':' .. queue, seconds(NOW + keep_s[status]), job)
+        later('ZADD', 'rq:' .. status .. ':' .. queue, until_s[status], job)
       end
       if SENT[state] then sent = sent + 1 else failed = failed + 1 end
     else
