@@ -8,6 +8,7 @@ import select
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -23,6 +24,8 @@ LOOK_S = 1.0
 """Seconds between two looks at who is over it."""
 STEP_S, MOST_STEPS = 0.0005, 10
 """By how much a process lets others go first, for each connection that it has; at most."""
+SKIPPED = 32 << 10
+"""Bytes of a body that nobody wants which are read past, so that the connection goes on; gunicorn gives up at 64 KiB."""
 LINGER_S = 0.05
 """How long the thread that answered waits for the next request of its client, before the loop that waits for all of them does."""
 
@@ -75,6 +78,7 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
         """Answers one request, whose body can be given more time."""
         if req.body is not None:
             req.body.renew = functools.partial(self._renew, conn)
+        req.should_close = functools.partial(_ends, req, req.should_close)
         return super().handle_request(req, conn)
 
     def _renew(self, conn: TConn) -> None:
@@ -91,3 +95,9 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
                     # under TLS that would take the keys from the thread that uses them.
                     with suppress(OSError):
                         socket.socket.shutdown(conn.sock, socket.SHUT_RD)
+
+
+def _ends(req: Any, asked: Callable[[], bool]) -> bool:
+    """Whether the connection ends with the answer to `req`, and the answer is to say so: a client that is not told sends its next
+    request in vain."""
+    return asked() or getattr(getattr(req.body, "reader", None), "length", 0) > SKIPPED

@@ -116,3 +116,15 @@ def test_connections_that_are_kept_are_shared_out(
             return sockets_of(first) - before[0], sockets_of(second) - before[1]
 
         wait_until(lambda: min(open_and_count()) >= 3)  # one of them may have been up later
+
+
+@pytest.mark.parametrize("size", [1_000, 40_000, 100_000])
+def test_who_sends_a_body_that_nobody_reads_can_ask_again(
+    serve: Callable[[int], tuple[Api, subprocess.Popen[bytes]]], size: int
+) -> None:
+    """A connection goes on, or its end is announced: a request that follows is not sent in vain."""
+    api, _ = serve(1)
+    with api:
+        for _ in range(20):
+            assert api.post("/get_scheduled", json={"text": "x" * size}).status_code == 405
+            assert api.get("/healthz").status_code == 200
