@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -55,6 +56,12 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
 
         for module in (*EVERY, selftest):
             module.add_commands(commands)
+        if argv and not argv[0].startswith("-") and argv[0] not in commands.choices:
+            near = get_close_matches(argv[0], commands.choices, 1)
+            parser.error(
+                f"there is no {argv[0]!r}{f'; do you mean {near[0]}?' if near else ''}"
+                " (postrider --help lists them all)"
+            )
     return parser
 
 

@@ -31,10 +31,18 @@ def test_help_lists_what_people_and_supervisors_call(capsys: pytest.CaptureFixtu
         assert command not in told
 
 
-def test_an_unknown_command_is_told_all_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        cli.main(["dcotor"])
-    assert "doctor" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("typed", "says"), [("dcotor", "do you mean doctor?"), ("xyzzy", "there is no 'xyzzy'")]
+)
+def test_an_unknown_command_is_told_the_nearest(
+    typed: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([typed])
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert says in told
+    assert "postrider --help" in told
 
 
 @pytest.mark.parametrize(
