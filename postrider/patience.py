@@ -26,6 +26,8 @@ STEP_S, MOST_STEPS = 0.0005, 10
 """By how much a process lets others go first, for each connection that it has; at most."""
 SKIPPED = 32 << 10
 """Bytes of a body that nobody wants which are read past, so that the connection goes on; gunicorn gives up at 64 KiB."""
+PART_S = 2.0
+"""How long a client that is hung up on may go on sending, and has its answer all the same."""
 LINGER_S = 0.05
 """How long the thread that answered waits for the next request of its client, before the loop that waits for all of them does."""
 
@@ -63,6 +65,8 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
                 kept = super().handle(conn)
             finally:
                 del self._until[conn]
+            if not kept:
+                _part(conn.sock)
             if kept is not True or not self._goes_on(conn):
                 return kept
 
@@ -95,6 +99,21 @@ class PatientWorker(ThreadWorker):  # type: ignore[misc]
                     # under TLS that would take the keys from the thread that uses them.
                     with suppress(OSError):
                         socket.socket.shutdown(conn.sock, socket.SHUT_RD)
+
+
+def _part(sock: socket.socket) -> None:
+    """Waits a little for the client to hang up, too, so that it has the whole answer. gunicorn does so in the loop that serves
+    everybody; a socket that is shut both ways it closes at once."""
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_WR)
+        give_up_at, left = time.monotonic() + PART_S, 2 * SKIPPED
+        while left > 0 and (wait_s := give_up_at - time.monotonic()) > 0:
+            sock.settimeout(wait_s)
+            if not (read := len(sock.recv(4096))):
+                break
+            left -= read
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RD)
 
 
 def _ends(req: Any, asked: Callable[[], bool]) -> bool:

@@ -128,3 +128,18 @@ def test_who_sends_a_body_that_nobody_reads_can_ask_again(
         for _ in range(20):
             assert api.post("/get_scheduled", json={"text": "x" * size}).status_code == 405
             assert api.get("/healthz").status_code == 200
+
+
+def test_nobody_waits_for_clients_that_do_not_hang_up(
+    serve: Callable[[int], tuple[Api, subprocess.Popen[bytes]]],
+) -> None:
+    """20 that have asked for the end of their connection, have their answer, and stay."""
+    api, _ = serve(1)
+    with ExitStack() as stack:
+        for _ in range(20):
+            stayer = stack.enter_context(kept(api.url))
+            stayer.sendall(ASK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            answers_in(stayer, 1)
+            began = time.monotonic()
+            assert stack.enter_context(Api(api.url)).get("/healthz").status_code == 200
+            assert time.monotonic() - began < 1
