@@ -148,10 +148,10 @@ def arq(stage: Stage, places: int) -> list[Command]:
     return [["env", f"BENCH_PLACES={places}", WITH_ARQ / "arq", "arq_peer.Worker"]] * 2
 
 
-def bullmq(processes: int) -> Callable[[Stage, int], list[Command]]:
+def bullmq(processes: int, client: str = "undici") -> Callable[[Stage, int], list[Command]]:
     def commands(stage: Stage, places: int) -> list[Command]:
         del stage
-        return [["node", NODE / "bullmq.mjs", "work", str(places)]] * processes
+        return [["node", NODE / "bullmq.mjs", "work", str(places), client]] * processes
 
     return commands
 
@@ -263,6 +263,16 @@ CONTESTANTS = (
         "node",
         places=(50, 100, 200),
         schedules=True,
+    ),
+    Contestant(
+        "bullmq-fetch",
+        "BullMQ, 2 processes, `fetch`",
+        "peer",
+        bullmq(2, "fetch"),
+        fill_bullmq,
+        "node",
+        places=(50, 100, 200),
+        note="sends with Node's own `fetch`",
     ),
     Contestant(
         "bullmq-delayed",

@@ -42,7 +42,7 @@ def draw(found: dict[str, Any]) -> str:
     names = [re.sub(r"[*`]", "", row["name"]) for row in rows]
     speed = [(name, row["kind"], rate(row) or 0) for name, row in zip(names, rows, strict=True)]
     cost = [
-        (name, row["kind"], median(best_drains(row), "cpu_ms") or 0)
+        (name, row["kind"], (median(best_drains(row), "cpu_ms") or 0) * 1000)
         for name, row in zip(names, rows, strict=True)
     ]
     second = TOP + GAP + 14 + len(rows) * ROW
@@ -63,7 +63,7 @@ def draw(found: dict[str, Any]) -> str:
         parts.append(f'<text x="{x + 18}" y="26" class="small">{words}</text>')
     title = f"{found['messages']:,} messages due at once: delivered a second (more is better)"
     parts += bars(title, speed, ",.0f", TOP)
-    parts += bars("CPU time for each, in ms (less is better)", cost, ".2f", second)
+    parts += bars("CPU time for each, in µs (less is better)", cost, ",.0f", second)
     parts.append(
         f'<text x="16" y="{height - 14}" class="small">{place["cores"]} cores, shared with Redis and the messenger on loopback;'
         f" median of {found['runs']}; {escape(place['date'])}</text>"

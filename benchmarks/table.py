@@ -11,7 +11,7 @@ COLUMNS = (
     "of the limit",
     "against the best peer",
     "with answers after 50 ms, /s",
-    "CPU ms each",
+    "CPU µs each",
     "bytes each that waits",
     "accepted/s",
     "places",
@@ -76,6 +76,7 @@ def contestants(rows: Sequence[dict[str, Any]]) -> str:
     grid = [COLUMNS]
     for row in rows:
         drains, found = best_drains(row), rate(row)
+        cpu_ms = median(drains, "cpu_ms")
         grid.append(
             (
                 row["name"],
@@ -83,7 +84,7 @@ def contestants(rows: Sequence[dict[str, Any]]) -> str:
                 _ratio(found, limit, ".0%"),
                 _ratio(found, peer, ".2f") + ("" if found is None or not peer else "x"),
                 _number(median(row["late_drains"], "per_s")),
-                _number(median(drains, "cpu_ms"), ".2f"),
+                _number(None if cpu_ms is None else cpu_ms * 1000),
                 _number(row["bytes"]) if row["kind"] != "limit" else NONE,
                 _number(median(drains, "fill_per_s")) if row["kind"] != "limit" else NONE,
                 str(row["best_places"]),

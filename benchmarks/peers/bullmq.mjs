@@ -1,4 +1,5 @@
-// BullMQ: `work PLACES` is the worker, `fill FIRST COUNT DUE` fills its queue, where DUE 0 means now.
+// BullMQ: `work PLACES CLIENT` is the worker, which sends with `undici` or with Node's own `fetch`; `fill FIRST COUNT DUE` fills
+// its queue, where DUE 0 means now.
 import { Queue, Worker } from 'bullmq'
 import { Pool } from 'undici'
 
@@ -10,13 +11,19 @@ if (command === 'work') {
   const places = Number(args[0])
   const url = new URL(process.env.BENCH_URL)
   const pool = new Pool(url.origin, { connections: places })
+  const withUndici = async (body) => {
+    const answer = await pool.request({ path: url.pathname, method: 'POST', headers, body })
+    return [answer.statusCode, await answer.body.json()]
+  }
+  const withFetch = async (body) => {
+    const answer = await fetch(url, { method: 'POST', headers, body })
+    return [answer.status, await answer.json()]
+  }
+  const post = args[1] === 'fetch' ? withFetch : withUndici
   const headers = { 'content-type': 'application/json', 'user-agent': 'postrider', 'accept-encoding': 'identity' }
   const worker = new Worker('deliver', async (job) => {
-    const { statusCode, body } = await pool.request({
-      path: url.pathname, method: 'POST', headers, body: JSON.stringify(job.data),
-    })
-    const answer = await body.json()
-    if (statusCode !== 200 || !answer.ok) throw new Error(`HTTP ${statusCode}`)
+    const [status, answer] = await post(JSON.stringify(job.data))
+    if (status !== 200 || !answer.ok) throw new Error(`HTTP ${status}`)
     return answer.result.message_id
   }, { connection, concurrency: places })
   worker.on('error', (error) => console.error(error.message))
