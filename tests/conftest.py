@@ -280,10 +280,15 @@ def worker(start: Start, client: redis.Redis) -> subprocess.Popen[bytes]:
 Postrider = Callable[..., int]
 
 
+def _no_execv(path: str, _words: object) -> None:
+    pytest.fail(f"{path} would have taken the place of the tests")
+
+
 @pytest.fixture
 def postrider(env: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Postrider:
     """Runs `postrider ...` in this process and gives its exit code. Keywords are settings; None takes one away."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "execv", _no_execv)
 
     def run(*argv: str, **settings: str | None) -> int:
         for name, value in (env | settings).items():

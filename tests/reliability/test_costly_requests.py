@@ -18,28 +18,22 @@ LONG = 60_000
 """Characters: what a pattern with two ways through them needs minutes for."""
 
 TO_SET_BACK = [
-    *(
-        "a" * LONG,
-        "1" * LONG,
-        " " * LONG,
-        "a." * (LONG // 2),
-        "1-" * (LONG // 2),
-        "@" + "a_" * (LONG // 2),
-    ),
-    *(
-        "a" * LONG + "!",
-        "+" + "1 " * (LONG // 2) + "x",
-        "\\" * LONG,
-        "(" * LONG,
-        "é" * LONG,
-        "\u202e" * LONG,
-    ),
-    *(
-        "a@" * (LONG // 2),
-        "a@" + "b." * (LONG // 2),
-        "http://" + "a." * (LONG // 2),
-        "2030-01-01T" + "0" * LONG,
-    ),
+    "a" * LONG,
+    "1" * LONG,
+    " " * LONG,
+    "\\" * LONG,
+    "(" * LONG,
+    "é" * LONG,
+    "\u202e" * LONG,
+    "a" * LONG + "!",
+    "a." * (LONG // 2),
+    "1-" * (LONG // 2),
+    "@" + "a_" * (LONG // 2),
+    "+" + "1 " * (LONG // 2) + "x",
+    "a@" * (LONG // 2),
+    "a@" + "b." * (LONG // 2),
+    "http://" + "a." * (LONG // 2),
+    "2030-01-01T" + "0" * LONG,
 ]
 FAR = [
     "9999-12-31 23:59:59",

@@ -5,7 +5,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -27,6 +27,7 @@ from tests.reliability.redis.conftest import (
 )
 
 KEEPS = ("--appendonly", "yes")
+Older = Callable[[int, int], int]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Case:
     flags: tuple[str, ...] = KEEPS
     host: str = "127.0.0.1"
     settings: dict[str, str] = field(default_factory=dict)
+    older: bool = False
+    """Said to be of 7.0, whatever it is."""
 
 
 CASES = {
@@ -58,6 +61,7 @@ CASES = {
     "always, and cannot say": Case(
         "CONFIG SET appendfsync always, and the same in redis.conf, or take 7.2 or newer",
         settings={"DURABILITY": "always"},
+        older=True,
     ),
     "wrong password": Case(
         "refuses us", (*KEEPS, "--requirepass", "right"), host=":wrong@127.0.0.1"
@@ -71,13 +75,15 @@ def test_a_redis_that_cannot_keep_a_promise_is_refused(
     case: Case,
     command: str,
     serve: Serve,
+    older: Older,
     postrider: Postrider,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Started on such a Redis. Figure: all refused, exit code 2, one line each, with what to do."""
     server = serve(*case.flags) if case.flags else serve("--appendonly", "no")
     no_password(server)
-    url = f"redis://{case.host}:{server.port}"
+    port = older(server.port, 7) if case.older else server.port
+    url = f"redis://{case.host}:{port}"
     assert postrider(command, REDIS_URL=url, BIND=f"127.0.0.1:{free_port()}", **case.settings) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
@@ -114,10 +120,11 @@ def test_a_newer_one_is_asked_instead_of_refused(serve: Serve, postrider: Postri
 
 
 class OlderThanItIs:
-    """Carries bytes between a client and Redis, and tells the client that Redis is of version 6."""
+    """Carries bytes between a client and Redis, and tells the client that Redis is of version MAJOR.0."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, major: int) -> None:
         self._there = port
+        self._major = str(major)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -133,34 +140,42 @@ class OlderThanItIs:
                 for ends in ((client, redis), (redis, client)):
                     threading.Thread(target=self._carry, args=ends, daemon=True).start()
 
-    @staticmethod
-    def _carry(source: socket.socket, sink: socket.socket) -> None:
+    def _carry(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(1 << 20):
-                sink.sendall(re.sub(rb"(redis_version:)\d", rb"\g<1>6", data))
+                sink.sendall(re.sub(rb"(?<=redis_version:)\d+\.\d+", self._version, data))
         for end in (source, sink):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
 
+    def _version(self, found: re.Match[bytes]) -> bytes:
+        major, minor = found[0].decode().split(".")  # as many bytes as there were
+        return f"{self._major.zfill(len(major))}.{'0' * len(minor)}".encode()
+
 
 @pytest.fixture
-def older(serve: Serve) -> Iterator[OlderThanItIs]:
-    found = OlderThanItIs(serve(*KEEPS).start().port)
-    yield found
-    found.close()
+def older() -> Iterator[Older]:
+    """Gives the port of a Redis that seems to be of that version, for the port of any."""
+    with ExitStack() as stack:
+
+        def there(port: int, major: int) -> int:
+            return stack.enter_context(closing(OlderThanItIs(port, major))).port
+
+        yield there
 
 
 @pytest.mark.parametrize("command", ["preflight", "api", "worker", "doctor"])
 def test_too_old_a_redis_is_refused(
     command: str,
-    older: OlderThanItIs,
+    serve: Serve,
+    older: Older,
     postrider: Postrider,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Figure: refused, one clear line."""
     words = [command, "--json"] if command == "doctor" else [command]
-    url = f"redis://127.0.0.1:{older.port}"
+    url = f"redis://127.0.0.1:{older(serve(*KEEPS).start().port, 6)}"
     code = postrider(*words, REDIS_URL=url, BIND=f"127.0.0.1:{free_port()}")
     out, err = capsys.readouterr()
     if command == "doctor":
