@@ -3,6 +3,7 @@
 The environment beats `.env`; an empty value counts as unset; `NAME_FILE` may name a file that holds the secret `NAME`.
 """
 
+import io
 import ipaddress
 import os
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import quote
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -38,10 +40,40 @@ def _secret_in(path: Path) -> str:
     raise ValueError("it is empty")  # an empty password would let everybody in
 
 
+def _lines_of(env_file: Path | None) -> dict[str, str | None]:
+    """What stands in it; nothing when there is none. Raises Misconfigured, with each line that cannot be read."""
+    try:
+        text = env_file.read_text(encoding="utf-8") if env_file else ""
+    except FileNotFoundError:
+        return {}
+    except UnicodeDecodeError:
+        raise Misconfigured(f"{env_file}: is not UTF-8") from None
+    except OSError as error:
+        raise Misconfigured(f"{env_file}: cannot be read: {error.strerror}") from None
+    unread = [read.original for read in parse_stream(io.StringIO(text)) if read.error]
+    if unread:
+        raise Misconfigured(
+            *(
+                f"{env_file}: line {its.line + len(its.string) - len(its.string.lstrip(chr(10)))} cannot be read:"
+                " write it as NAME=VALUE, and close each quote in its line"
+                for its in unread
+            )
+        )
+    return dict(dotenv_values(stream=io.StringIO(text)))
+
+
+IN_WORDS = {
+    "int_parsing": "is no whole number",
+    "int_from_float": "is no whole number",
+    "float_parsing": "is no number",
+    "bool_parsing": "is neither on nor off",
+}
+"""What pydantic says at more length."""
+
 Switch = Annotated[bool, BeforeValidator(values.switch)]
 Durability = Literal["always", "everysec", "none"]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Url = Annotated[str, Field(pattern=r"^https?://[^/\s]+(/\S*)?$")]
+Url = Annotated[str, AfterValidator(values.web_url)]
 
 
 class Settings(BaseModel):
@@ -267,13 +299,7 @@ class Settings(BaseModel):
 
         Raises Misconfigured with every fault at once.
         """
-        try:
-            found: dict[str, str | None] = dict(dotenv_values(env_file)) if env_file else {}
-        except UnicodeDecodeError:
-            raise Misconfigured(f"{env_file}: is not UTF-8") from None
-        except OSError as error:
-            raise Misconfigured(f"{env_file}: cannot be read: {error.strerror}") from None
-        found.update(environ)
+        found: dict[str, str | None] = {**_lines_of(env_file), **environ}
         values: dict[str, Any] = {}
         faults: list[str] = []
         for field, info in cls.model_fields.items():
@@ -290,7 +316,8 @@ class Settings(BaseModel):
         except ValidationError as error:
             for fault in error.errors(include_input=False, include_url=False):
                 name = str(fault["loc"][0]).upper() if fault["loc"] else "settings"
-                faults.append(f"{name}: {fault['msg'].removeprefix('Value error, ')}")
+                words = IN_WORDS.get(fault["type"], fault["msg"].removeprefix("Value error, "))
+                faults.append(f"{name}: {words}")
             raise Misconfigured(*faults) from None
         if faults:
             raise Misconfigured(*faults)

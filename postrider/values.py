@@ -23,6 +23,12 @@ def known_zone(name: str) -> str:
     return name
 
 
+def web_url(url: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", url):
+        raise ValueError("write it as https://HOST or http://HOST:PORT")
+    return url
+
+
 def switch(value: object) -> object:
     return {"on": True, "off": False}.get(str(value).lower(), value)
 

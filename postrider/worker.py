@@ -381,7 +381,7 @@ class _Worker:
         """Lets sends under way finish. Of those that do not in time, uploads that are not out whole are handed back; what else
         there is may have left: its lease runs out."""
         if self.at_work:
-            log.info("%d sends are under way; waiting for them", len(self.at_work))
+            log.info("sends under way: %d; waiting for them", len(self.at_work))
             self.quiet.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.quiet.wait(), DRAIN_S)

@@ -157,6 +157,43 @@ def test_an_env_file_that_is_not_utf_8_is_refused(
         Settings.from_env({})
 
 
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ('API_USER="ana\nTZ=UTC\n', [1]),
+        ("# mine\n\nAPI USER=ana\nTZ='UTC\n", [3, 4]),
+        ("API_USER=ana\n=x\n", [2]),
+    ],
+)
+def test_each_line_of_an_env_file_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, lines: list[int]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text(text)
+    with pytest.raises(Misconfigured) as refused:
+        Settings.from_env({})
+    assert [word.partition(" cannot")[0] for word in str(refused.value).splitlines()] == [
+        f".env: line {line}" for line in lines
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("API_PROCESSES", "zero", "is no whole number"),
+        ("API_PROCESSES", "1.5", "is no whole number"),
+        ("TELEGRAM_RATE", "fast", "is no number"),
+        ("SANDBOX", "maybe", "is neither on nor off"),
+        ("PUBLIC_URL", "foo", "https://HOST"),
+    ],
+)
+def test_a_fault_is_told_in_words(name: str, value: str, says: str) -> None:
+    with pytest.raises(Misconfigured) as refused:
+        Settings.from_env({name: value}, None)
+    assert says in str(refused.value)
+    assert value not in str(refused.value)
+
+
 def names() -> list[str]:
     return [field.upper() for field in Settings.model_fields]
 

@@ -70,9 +70,8 @@ def add(args: argparse.Namespace) -> int:
         desk.note("files add", ",".join(stored.file.id for stored in kept))
     if args.json:
         return say_json({"files": [showing.file(stored) for stored in kept]})
-    for stored in kept:
-        say(f"{stored.file.id}\t{stored.file.name}")
-    return 0
+    rows = [(stored.file.id, stored.file.name) for stored in kept]
+    return show_rows(("Id", "Name"), rows, gives_way="Name")
 
 
 def keep(desk: Shell, paths: Sequence[Path]) -> list[Stored]:

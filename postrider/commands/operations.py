@@ -4,6 +4,7 @@ What /api/v1 does for an admin, for whoever has a shell here.
 """
 
 import argparse
+import sys
 from typing import Any
 
 from postrider import listing, showing, stopping
@@ -89,6 +90,9 @@ def stop(args: argparse.Namespace) -> int:
         name = _scope(args, desk)
         desk.service.changes.stop(name, desk.who, desk.service.store.now())
         desk.note("stop", name)
+        sys.stderr.write(
+            "Nothing of it leaves, and nothing is lost, until `postrider go-on` with the same words.\n"
+        )
         return _show_stops(args, desk)
 
 
@@ -100,6 +104,11 @@ def go_on(args: argparse.Namespace) -> int:
         if not desk.service.changes.go_on(name):
             raise NotFound("that is not stopped; `postrider stops` shows what is")
         desk.note("go-on", name)
+        sys.stderr.write(
+            "It goes on. What is still stopped:\n"
+            if desk.service.changes.stops()
+            else "It goes on.\n"
+        )
         return _show_stops(args, desk)
 
 

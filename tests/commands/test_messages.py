@@ -313,7 +313,7 @@ def test_a_stop_is_the_api_s_until_it_goes_on(
     assert len(stops["stops"]) == 1
     assert json.loads(told("stops", "--json")[1]) == stops
     assert told("stops", "list")[1].startswith(f"{name}\t")
-    assert told("go-on", *flags) == (0, "", "")
+    assert told("go-on", *flags) == (0, "", "It goes on.\n")
     assert api.get("/api/v1/stops").json() == {"stops": []}
     assert done_by(service) == [("go-on", name), ("stop", name)]
 
