@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from zoneinfo import ZoneInfoNotFoundError
 
 from messengers.base import (
     Broadcast,
@@ -114,20 +115,25 @@ class Attempts:
         if claims[0].how == "suppressed":
             return [verdicts.suppressed(claim) for claim in claims]
         # All are of one message, and so under the same terms.
-        if forbidden := [v for v in map(verdicts.not_allowed, claims) if v is not None]:
+        try:
+            forbidden = [v for v in map(verdicts.not_allowed, claims) if v is not None]
+        except ZoneInfoNotFoundError as error:  # who accepted it knew of more
+            self._tell_unreadable(claims[0].message, str(error))
+            return [verdicts.waits(claim, UNREADABLE_S) for claim in claims]
+        if forbidden:
             stay = {v.claim.job_id for v in forbidden}
             return forbidden + [verdicts.handed_back(c) for c in claims if c.job_id not in stay]
         if claims[0].message.unreadable:
-            self._tell_unreadable(claims[0].message)
+            self._tell_unreadable(claims[0].message, claims[0].message.unreadable)
             return [verdicts.waits(claim, UNREADABLE_S) for claim in claims]
         return None
 
-    def _tell_unreadable(self, message: Message) -> None:
+    def _tell_unreadable(self, message: Message, why: str) -> None:
         """Says so in the log, of each message once a minute at most, however many deliveries it has."""
         now = time.monotonic()
         if now < self._told.get(message.id, -math.inf) + UNREADABLE_S:
             return
-        log.warning("message %s waits, as it cannot be read: %s", message.id, message.unreadable)
+        log.warning("message %s waits, as it cannot be read: %s", message.id, why)
         self._told.pop(message.id, None)
         self._told[message.id] = now
         if len(self._told) > TOLD:

@@ -198,6 +198,9 @@ def _become(server: Path, settings: Settings, lock: int) -> NoReturn:
     version = ".".join(map(str, _version_of(str(server))))
     written_by = settings.data_dir / WRITTEN_BY
     written_by.write_text(f"{server.name} {version}\n", encoding="utf-8")
+    os.environ["LC_ALL"] = (
+        "C"  # a newer one refuses a locale that is not installed, as ssh may bring along
+    )
     os.execv(server, [str(server), *flags])  # noqa: S606 - no shell is the point
 
 

@@ -44,8 +44,12 @@ from postrider.vault import KEYLESS, Vault
 
 CHUNK = 1_000
 """Deliveries that one script call touches at most: Redis answers nobody else meanwhile."""
+RECORDED = 500
+"""The same for those that are recorded, which cost more with callbacks."""
 FORGOTTEN = 250
 """The same for those that are forgotten, which costs most, and which nobody waits for."""
+REMOVALS = 200
+"""How often one sweep removes so many that were never accepted: about a second."""
 WAITING_AGAIN_S = 10
 """When a client that has too much waiting may try again: nobody knows when one of them ends."""
 COMMIT_WITHIN_S = 10.0
@@ -371,8 +375,8 @@ class Store:
         waits that was refused without a wait being named.
         """
         moved: list[bool] = []
-        for first in range(0, len(verdicts), CHUNK):
-            args = _told(verdicts[first : first + CHUNK])
+        for first in range(0, len(verdicts), RECORDED):
+            args = _told(verdicts[first : first + RECORDED])
             ttls = (finished_ttl_s, failed_ttl_s)
             moved += map(
                 bool, self.scripts.run("record", worker, *ttls, worked_s, refused_s, *args)
@@ -383,7 +387,7 @@ class Store:
     # -- sweeping
 
     @unavailable_when_redis_is
-    def overdue(self, lease_s: float, most: int = CHUNK) -> list[Claim]:
+    def overdue(self, lease_s: float, most: int = RECORDED) -> list[Claim]:
         """Claims whose lease ran out; another sweep is not given the same ones for 5 s.
 
         None for `lease_s` seconds after a time in which nobody swept: Redis was away, and no worker could renew.
@@ -403,10 +407,14 @@ class Store:
             pass
 
     @unavailable_when_redis_is
-    def finish_accepting(self, most: int = 10) -> None:
-        """Ends what a dead API process left half way: committed is armed, the rest removed."""
-        for mid, first, total, due in self.scripts.run("unfinished", most, CHUNK, COMMIT_WITHIN_S):
-            self.arm(mid.decode(), int(first), int(total), due.decode())
+    def finish_accepting(self, most: int = 100) -> None:
+        """Ends what a dead API process left half way: committed is armed, the rest removed, a great deal in several sweeps."""
+        for _ in range(REMOVALS):
+            committed, left = self.scripts.run("unfinished", most, FORGOTTEN, COMMIT_WITHIN_S)
+            for mid, first, total, due in committed:
+                self.arm(mid.decode(), int(first), int(total), due.decode())
+            if not left:
+                break
 
     @unavailable_when_redis_is
     def purge(self, states: Iterable[State], before: datetime | None = None) -> int:

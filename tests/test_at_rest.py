@@ -7,6 +7,7 @@ import random
 import stat
 import threading
 from collections.abc import Callable
+from datetime import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from postrider import records
 from postrider.attempts import UNREADABLE_S
 from postrider.errors import Unavailable, Unreadable
 from postrider.files import Files
-from postrider.model import Attachment, NewMessage, Recipient, Terms
+from postrider.model import Attachment, NewMessage, Recipient, Terms, new_message_id
 from postrider.resealing import Resealing
 from postrider.sealed import CHUNK, Damaged, Reader, reading
 from postrider.service import Service, open_accounts
@@ -26,6 +27,7 @@ from postrider.settings import Settings
 from postrider.store import Store
 from postrider.transport import Blocking
 from postrider.vault import KEYLESS, MARK, Vault
+from postrider.windows import Window
 from tests.conftest import Api, Postrider, wait_until
 from tests.fake import FakeMessenger
 from tests.test_files import PNG
@@ -182,6 +184,22 @@ def stands(service: Service, *mids: str) -> list[tuple[str, int]]:
         delivery = records.delivery(f"{mid}-0", raw)
         found.append((delivery.state.value, delivery.attempts))
     return found
+
+
+def test_a_zone_that_only_who_accepted_it_knew_keeps_it_waiting(
+    make: Make, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = make(on=False)
+    now = service.store.now()
+    terms = Terms(window=Window(time(0), time(23, 59)), zoned=True)
+    nowhere = Recipient("5", "sandbox", zone="Europe/Nowhere")
+    message_id = new_message_id(now)
+    service.store.accept(message_id, NewMessage("Hello", (nowhere,), terms=terms), now)
+    turn(service)
+    assert stands(service, message_id) == [("scheduled", 0)]
+    ((_, due),) = client.zrange("rq:scheduler:scheduled_jobs", 0, -1, withscores=True)
+    assert 0 < due - service.store.now().timestamp() <= UNREADABLE_S
+    assert "Europe/Nowhere" in caplog.text
 
 
 def test_what_cannot_be_read_waits_while_all_others_go_and_goes_when_its_key_is_back(

@@ -159,6 +159,12 @@ def test_it_serves_a_private_socket_and_keeps_what_it_is_told(here, start):
     assert demand(here) == []
 
 
+def test_it_serves_where_the_locale_is_not_installed(here, start):
+    start(LC_ALL="xx_XX.UTF-8")
+    with embedded.wait_ready(here, 15) as client:
+        assert client.ping()
+
+
 def test_it_may_use_half_of_the_memory(here, start):
     start()
 

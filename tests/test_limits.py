@@ -619,6 +619,62 @@ def test_a_line_is_served_by_weight_high_before_normal_before_low(engine: Engine
         assert [c.message.body for c in engine.claim(free=free)].count("low") == free / 10
 
 
+def test_a_high_one_overtakes_what_waits_in_its_account_s_line(engine: Engine) -> None:
+    engine.limits[TELEGRAM] = Limits(rate=20)
+    engine.post(*names(400))
+    engine.post("x", to="viber")  # so that the rest of the first goes into a line
+    engine.claim()
+    assert engine.line() > 390
+    engine.post("high", priority="high")
+    claims = until_there_are(10, engine.claim)
+    assert "high" in to(claims)
+
+
+def test_lines_of_accounts_in_step_are_each_served_by_weight(engine: Engine) -> None:
+    accounts = [f"telegram/{n}" for n in range(5)]
+    engine.limits = {name: Limits(rate=20) for name in accounts}
+    for priority in ("normal", "high"):
+        for n in range(5):
+            recipients = tuple(Recipient(to, TELEGRAM, str(n)) for to in names(100))
+            now = engine.store.now()
+            new = NewMessage("Hi", recipients, priority=priority)  # type: ignore[arg-type]
+            engine.store.accept(new_message_id(now), new, now)
+        engine.claim()
+    claims = until_there_are(5 * 20, engine.claim)
+    high = Counter(
+        claim.recipient.account
+        for claim in claims
+        if engine.client.hget(f"rq:job:{claim.job_id}", "origin") == b"high"
+    )
+    assert len(high) == 5
+
+
+def test_who_may_go_does_not_wait_behind_a_bulk_that_may_not(engine: Engine) -> None:
+    """The bulk stands in RQ's queues for a part, in its line for the rest; nobody else looks through it."""
+    for _ in range(5):
+        engine.post(*names(2000))
+    wait_until(lambda: not engine.claim(free=0) and engine.line() > 8000)
+    assert engine.client.llen("rq:queue:default") <= 1500
+    engine.post("x", to="viber")
+    specs = engine.specs(0) | {"viber": engine.limits["viber"].spec(100, 0)}
+    found = [engine.store.claim("w1", token_hex(8), specs, 30) for _ in range(3)]
+    assert [claim.recipient.uuid for each in found for claim in each.claims] == ["x"]
+
+
+def test_more_lines_than_one_claim_looks_at_are_all_served(engine: Engine) -> None:
+    names_ = [f"telegram/{n}" for n in range(1_200)]
+    engine.limits = dict.fromkeys(names_, Limits())
+    for n in range(2):
+        recipients = tuple(Recipient(f"{n}", TELEGRAM, name.partition("/")[2]) for name in names_)
+        now = engine.store.now()
+        engine.store.accept(new_message_id(now), NewMessage("Hi", recipients), now)
+    engine.client.sadd("pr:lines", *(f"d {name}" for name in names_))
+    wait_until(lambda: not engine.claim(free=0) and engine.line("d", names_[-1]) == 2)
+    engine.limits = dict.fromkeys(names_, Limits())
+    claims = until_there_are(2_400, lambda: engine.claim(free=1))
+    assert set(Counter(c.recipient.account for c in claims).values()) == {2}
+
+
 def test_one_accounts_long_line_holds_up_no_other_account(engine: Engine) -> None:
     engine.limits["viber"] = Limits(receivers=300)
     engine.post("first", to="viber")

@@ -1,5 +1,6 @@
 """The store: all or nothing, claims under a lease, late comers, pages, RQ's own data. Against a real Redis."""
 
+import locale
 import time
 from datetime import UTC, timedelta
 from pathlib import Path
@@ -139,6 +140,26 @@ def test_what_was_written_but_not_committed_is_removed(store: Store, client: red
         store.finish_accepting()
     assert [k for k in client.scan_iter() if mid.encode() in k] == []
     assert store.scheduled(1).total == 0
+
+
+def test_what_is_removed_keeps_nothing_that_was_accepted_waiting(
+    store: Store, client: redis.Redis
+) -> None:
+    """30 messages of which a hundredth was written before whoever accepted them died, and one that is only to be armed."""
+    accept = store.scripts.run
+    later = f"{store.now().timestamp() + 10:.6f}"
+    for n in range(30):
+        fields = ("total", "100000", "due", later, "services", "sandbox", "armed", "0")
+        mid = f"{n:021}"
+        accept("accept", 1, mid, later, later, 0, 1000, 8, *fields, *["sd sandbox 1"] * 1000)
+        client.zadd("pr:accepting", {mid: 1.0})
+    message = post(store, 1500, in_s=60)
+    client.delete("pr:in:scheduled", "rq:scheduler:scheduled_jobs")
+    client.hset(f"pr:m:{message.id}", "armed", 0)
+    client.zadd("pr:accepting", {message.id: 2.0})
+    store.finish_accepting()
+    assert client.zcard("rq:scheduler:scheduled_jobs") == 1500
+    assert [key for key in client.scan_iter() if b"0" * 19 in key] == []
 
 
 def test_what_was_committed_but_not_armed_is_rolled_forward(
@@ -618,12 +639,19 @@ def test_a_full_redis_refuses_claims_and_still_forgets(store: Store, client: red
     assert len(claim(store)) == 1
 
 
+SORTS_A_BEFORE_B = "en_US.UTF-8"
+
+
 def test_pages_do_not_follow_the_locale_that_redis_runs_under(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(
-        "LC_ALL", "en_US.UTF-8"
-    )  # sorts a before B; where it is not installed, as C does
+    monkeypatch.setenv("LC_ALL", SORTS_A_BEFORE_B)
+    try:
+        locale.setlocale(locale.LC_COLLATE, SORTS_A_BEFORE_B)
+    except locale.Error:
+        pytest.skip(f"needs the locale {SORTS_A_BEFORE_B}")
+    finally:
+        locale.setlocale(locale.LC_COLLATE, "C")
     with redis_with(tmp_path) as url, connect(url) as client:
         store = Store(client)
         at = store.now() + timedelta(hours=1)

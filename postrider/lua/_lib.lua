@@ -1,7 +1,7 @@
 -- What every script here shares; put before each of them. Redis Cluster is not supported: keys are derived from ids.
 --
 -- Ours
---   pr:m:<message>             hash    body, accepted (s), due (s), timed, total, left, template, committed, armed,
+--   pr:m:<message>             hash    body, accepted (s), due (s), timed, total, left, template, committed, armed, written,
 --                                      receivers (how many of them one call can reach), owner (a client's id; none:
 --                                      the user of the settings), reference, tags, services, schedule, quota (see
 --                                      pr:waits), callback_url, callback_format, told (how many events),

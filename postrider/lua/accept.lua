@@ -42,11 +42,13 @@ if writes then
     local over = of.owner and take_from_quota(of.owner, tonumber(of.total))
     if over then return over end
     call('HSET', message, unpack(ARGV, 8, 7 + fields))
+    if not commits then call('HSET', message, 'written', count) end
     if not commits then call('ZADD', 'pr:accepting', 'GT', seconds(deadline), mid) end
   else
     local total, quota = unpack(call('HMGET', message, 'total', 'quota'))
     if not total then return 'late' end
     if quota then mark = '*' end
+    call('HSET', message, 'written', first + count)
   end
   local stamp = rq_time(NOW, true)
   local at, own_dues = 7 + fields, call('HEXISTS', message, 'dues') == 1
@@ -76,6 +78,7 @@ if commits then
     hold_files(files, mid)
   end
   call('HSET', message, 'committed', 1)
+  if not writes then call('HDEL', message, 'written') end
   if schedule then
     local key = 'pr:s:' .. schedule
     call('HSET', key, 'ready', 1)

@@ -12,6 +12,7 @@ local in_progress_until = seconds(NOW + tonumber(ARGV[3]) + 86400)
 local TURNS = { 'h', 'h', 'd', 'h', 'h', 'd', 'h', 'd', 'h', 'l' }
 local PART = 100
 local AHEAD = 200 -- how many more of those that are due are put into RQ's queues than could go now
+local IN_QUEUES = 1000 -- of one account that may not go now: the rest waits in its line, where nobody else looks through it
 local WIPS = { h = 'rq:wip:high', d = 'rq:wip:default', l = 'rq:wip:low' }
 specs = cjson.decode(ARGV[8])
 
@@ -57,6 +58,17 @@ for _, line in ipairs(call('SMEMBERS', 'pr:lines')) do
   local q, name = string.match(line, '^(%a) (.+)$')
   lines[name] = lines[name] or {}
   lines[name][q] = true
+end
+
+-- The line in which what is due for an account waits for it.
+local function line_of(q, name)
+  local line = q .. ' ' .. name
+  if not lines[name] then lines[name] = {} end
+  if not lines[name][q] then
+    call('SADD', 'pr:lines', line)
+    lines[name][q] = true
+  end
+  return 'pr:line:' .. line
 end
 
 local function goes(job_id, mid, idx, r, how)
@@ -106,11 +118,7 @@ local function admit(job_id, since, mid, idx, r)
   local batch = r.account .. ' ' .. mid
   local room = rooms[batch] or 0
   if room == 0 and a.go == 0 then
-    local line = r.queue .. ' ' .. r.account
-    call('ZADD', 'pr:line:' .. line, seconds(since), job_id)
-    call('SADD', 'pr:lines', line)
-    lines[r.account] = lines[r.account] or {}
-    lines[r.account][r.queue] = true
+    call('ZADD', line_of(r.queue, r.account), seconds(since), job_id)
     call('HSET', 'rq:job:' .. job_id, 'status', 'deferred')
     return false
   end
@@ -161,10 +169,13 @@ local function pop_line(name, q)
 end
 
 local function serve_line(name, stop)
-  local room = account(name).go > 0
+  local a = account(name)
+  local room, most_now = a.go > 0, math.min(a.go * a.spec.call, stop - looked, PART)
+  for q in pairs(lines[name]) do prefetch(call('ZRANGE', 'pr:line:' .. q .. ' ' .. name, 0, most_now - 1)) end
+  local begin = math.floor(tonumber(ARGV[7]) * #TURNS) -- a turn that all lines share would give the same letter to one each time
   while room and looked < stop do
-    turn = turn % #TURNS + 1
-    local popped = pop_line(name, TURNS[turn])
+    begin = begin % #TURNS + 1
+    local popped = pop_line(name, TURNS[begin])
     for _, q in ipairs(LETTERS) do popped = popped or pop_line(name, q) end
     if not popped then
       lines[name] = nil
@@ -204,11 +215,12 @@ local function put_back(q)
   length[q] = length[q] + #rest
 end
 
--- Whether anything in the queues could still go.
+-- Whether anything in the queues could still go, or has a line to wait in, where its priority counts.
 local function wanted()
   for name in pairs(specs) do
     local a = account(name)
-    if a.go > 0 and (uncounted ~= 0 or (queued[name] or 0) > 0) then return true end
+    if a.go > 0 and uncounted ~= 0 then return true end
+    if (a.go > 0 or lines[name]) and (queued[name] or 0) > 0 then return true end
   end
   for batch, room in pairs(rooms) do
     if room > 0 and (queued[string.match(batch, '^%S+')] or 0) > 0 then return true end
@@ -220,11 +232,13 @@ local only_one = ARGV[6] == '1' and one_alone()
 if not only_one then
   local served = {}
   for name in pairs(lines) do
-    if specs[name] then served[#served + 1] = name end
+    if specs[name] and account(name).go > 0 then served[#served + 1] = name end
   end
   -- Broadcasts take hundreds at once: each line gets its share, and so do the queues.
-  local share = math.floor(most / (#served + 1))
-  for _, name in ipairs(served) do serve_line(name, looked + share) end
+  local share = math.max(1, math.floor(most / (#served + 1)))
+  for _, name in ipairs(served) do
+    if looked < most then serve_line(name, looked + share) end
+  end
   -- A great many that are due at once come to the queues in parts: who could send waits for none but the first.
   local come, need = 0, AHEAD
   for name in pairs(specs) do need = need + account(name).go * specs[name].call end
@@ -234,12 +248,16 @@ if not only_one then
     prefetch(due)
     for _, job_id in ipairs(due) do
       local q, name = glance(job_id)
-      if q then
-        table.insert(fresh[q], { job_id, name })
-        queued[name] = (queued[name] or 0) + 1
-        if account(name).go > 0 then need = need - 1 end
-      else
+      local a = q and account(name)
+      if not q then
         sendable(job_id) -- which puts it away
+      elseif a.spec and a.go == 0 and (lines[name] or a.again or a.paused or a.stopped or (queued[name] or 0) >= IN_QUEUES) then
+        later('ZADD', line_of(q, name), seconds(NOW), job_id)
+        call('HSET', 'rq:job:' .. job_id, 'status', 'deferred')
+      else
+        fresh[q][#fresh[q] + 1] = { job_id, name }
+        queued[name] = (queued[name] or 0) + 1
+        if a.go > 0 then need = need - 1 end
       end
     end
     come = come + #due
@@ -255,7 +273,9 @@ if not only_one then
     if r then
       if not is_fresh then moved[r.account] = (moved[r.account] or 0) - 1 end
       queued[r.account] = (queued[r.account] or 0) - 1
-      admit(job_id, NOW, mid, idx, r)
+      -- What has come later may stand in its line already.
+      local since = not is_fresh and lines[r.account] and tonumber(call('ZSCORE', LISTS[r.state], delivery_id(mid, idx)))
+      admit(job_id, since or NOW, mid, idx, r)
     else
       looked = looked + 1
     end

@@ -1,10 +1,9 @@
 -- Arms anew what should have left `late` seconds ago and stands in no list that could send it: a stock RQ worker popped
 -- it and died, or somebody emptied a queue. Each call goes on where the last one stopped.
--- ARGV  1 late (s)   2 look at most at   3 leave it while a queue is longer: what is in it cannot be told cheaply
+-- ARGV  1 late (s)   2 look at most at   3 leave it while its queue is longer: what is in it cannot be told cheaply
 -- Gives how many were armed anew.
-for _, name in pairs(QUEUES) do
-  if call('LLEN', 'rq:queue:' .. name) > tonumber(ARGV[3]) then return 0 end
-end
+local too_long = {} -- queue letter -> true
+for q, name in pairs(QUEUES) do too_long[q] = call('LLEN', 'rq:queue:' .. name) > tonumber(ARGV[3]) end
 local rescued, most = 0, tonumber(ARGV[2])
 
 local some_stopped = call('EXISTS', 'pr:stopped') == 1
@@ -16,7 +15,7 @@ end
 
 local function listed(mid, job_id, r)
   return call('ZSCORE', SCHEDULE, job_id) or call('ZSCORE', 'pr:line:' .. r.queue .. ' ' .. r.account, job_id)
-    or call('ZSCORE', 'pr:alone', job_id) or call('LPOS', 'rq:queue:' .. QUEUES[r.queue], job_id)
+    or call('ZSCORE', 'pr:alone', job_id) or too_long[r.queue] or call('LPOS', 'rq:queue:' .. QUEUES[r.queue], job_id)
     or in_stopped(mid, job_id)
 end
 
