@@ -149,7 +149,7 @@ def _read(url: str) -> Target:
     if match is None:
         if "@" in re.split(r"[/?#]", url.partition("://")[2], maxsplit=1)[0]:
             raise Refused("must not hold a user name or password")
-        raise Refused("is not of the form https://HOST/PATH")
+        raise Refused("write it as https://HOST/PATH")
     scheme, host = match["scheme"].lower(), match["host"].lower()
     port = int(match["port"] or PORTS[scheme])
     if not 0 < port < 65_536:
