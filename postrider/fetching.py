@@ -134,8 +134,11 @@ class Fetching:
 
 
 def _elsewhere(field: str, url: str, to: str) -> str:
-    """Where a redirect leads. Raises InvalidRequest for one out of HTTPS."""
-    found = urljoin(url, to)
+    """Where a redirect leads. Raises InvalidRequest for one out of HTTPS, and for what is no URL."""
+    try:
+        found = urljoin(url, to)
+    except ValueError:  # http://[1.2.3.4]/, where Python looks at what stands in the brackets
+        raise InvalidRequest(field, "leads to what is no URL") from None
     if url.lower().startswith("https:") and not found.lower().startswith("https:"):
         raise InvalidRequest(field, "leads out of https")
     return found
