@@ -40,7 +40,7 @@ def _secret_in(path: Path) -> str:
     raise ValueError("it is empty")  # an empty password would let everybody in
 
 
-def _lines_of(env_file: Path | None) -> dict[str, str | None]:
+def lines_of(env_file: Path | None) -> dict[str, str | None]:
     """What stands in it; nothing when there is none. Raises Misconfigured, with each line that cannot be read."""
     try:
         text = env_file.read_text(encoding="utf-8") if env_file else ""
@@ -50,15 +50,16 @@ def _lines_of(env_file: Path | None) -> dict[str, str | None]:
         raise Misconfigured(f"{env_file}: is not UTF-8") from None
     except OSError as error:
         raise Misconfigured(f"{env_file}: cannot be read: {error.strerror}") from None
-    unread = [read.original for read in parse_stream(io.StringIO(text)) if read.error]
-    if unread:
-        raise Misconfigured(
-            *(
-                f"{env_file}: line {its.line + len(its.string) - len(its.string.lstrip(chr(10)))} cannot be read:"
-                " write it as NAME=VALUE, and close each quote in its line"
-                for its in unread
-            )
+    faults = []
+    for its in (read.original for read in parse_stream(io.StringIO(text)) if read.error):
+        line = (
+            its.line + len(its.string) - len(its.string.lstrip("\n"))
+        )  # it begins with the empty ones before it
+        faults.append(
+            f"{env_file}: line {line} cannot be read: write it as NAME=VALUE, and close each quote in its line"
         )
+    if faults:
+        raise Misconfigured(*faults)
     return dict(dotenv_values(stream=io.StringIO(text)))
 
 
@@ -299,7 +300,7 @@ class Settings(BaseModel):
 
         Raises Misconfigured with every fault at once.
         """
-        found: dict[str, str | None] = {**_lines_of(env_file), **environ}
+        found: dict[str, str | None] = {**lines_of(env_file), **environ}
         values: dict[str, Any] = {}
         faults: list[str] = []
         for field, info in cls.model_fields.items():

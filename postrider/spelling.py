@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
-from dotenv import dotenv_values
-
-from postrider.settings import Settings
+from postrider.errors import Misconfigured
+from postrider.settings import Settings, lines_of
 
 ALSO = ("REDIS_PASSWORD",)
 """What docker-compose.yml alone reads."""
@@ -19,8 +18,8 @@ def misspelt(env_file: Path = Path(".env")) -> Iterator[str]:
     known = [*(field.upper() for field in Settings.model_fields), *ALSO]
     known += [f"{name}_FILE" for name in known]
     try:
-        found = dotenv_values(env_file)
-    except (OSError, UnicodeDecodeError):
+        found = lines_of(env_file)
+    except Misconfigured:
         return
     for name in found:
         if name not in known and (meant := get_close_matches(name.upper(), known, 1, LIKE)):

@@ -662,15 +662,15 @@ def test_who_may_go_does_not_wait_behind_a_bulk_that_may_not(engine: Engine) -> 
 
 
 def test_more_lines_than_one_claim_looks_at_are_all_served(engine: Engine) -> None:
-    names_ = [f"telegram/{n}" for n in range(1_200)]
-    engine.limits = dict.fromkeys(names_, Limits())
+    accounts = [f"telegram/{n}" for n in range(1_200)]
+    engine.limits = dict.fromkeys(accounts, Limits())
     for n in range(2):
-        recipients = tuple(Recipient(f"{n}", TELEGRAM, name.partition("/")[2]) for name in names_)
+        recipients = tuple(Recipient(f"{n}", TELEGRAM, name.partition("/")[2]) for name in accounts)
         now = engine.store.now()
         engine.store.accept(new_message_id(now), NewMessage("Hi", recipients), now)
-    engine.client.sadd("pr:lines", *(f"d {name}" for name in names_))
-    wait_until(lambda: not engine.claim(free=0) and engine.line("d", names_[-1]) == 2)
-    engine.limits = dict.fromkeys(names_, Limits())
+    engine.client.sadd("pr:lines", *(f"d {name}" for name in accounts))
+    wait_until(lambda: not engine.claim(free=0) and engine.line("d", accounts[-1]) == 2)
+    engine.limits = dict.fromkeys(accounts, Limits())
     claims = until_there_are(2_400, lambda: engine.claim(free=1))
     assert set(Counter(c.recipient.account for c in claims).values()) == {2}
 

@@ -11,6 +11,7 @@ if (command === 'work') {
   const places = Number(args[0])
   const url = new URL(process.env.BENCH_URL)
   const pool = new Pool(url.origin, { connections: places })
+  const headers = { 'content-type': 'application/json', 'user-agent': 'postrider', 'accept-encoding': 'identity' }
   const withUndici = async (body) => {
     const answer = await pool.request({ path: url.pathname, method: 'POST', headers, body })
     return [answer.statusCode, await answer.body.json()]
@@ -20,7 +21,6 @@ if (command === 'work') {
     return [answer.status, await answer.json()]
   }
   const post = args[1] === 'fetch' ? withFetch : withUndici
-  const headers = { 'content-type': 'application/json', 'user-agent': 'postrider', 'accept-encoding': 'identity' }
   const worker = new Worker('deliver', async (job) => {
     const [status, answer] = await post(JSON.stringify(job.data))
     if (status !== 200 || !answer.ok) throw new Error(`HTTP ${status}`)

@@ -104,11 +104,7 @@ def go_on(args: argparse.Namespace) -> int:
         if not desk.service.changes.go_on(name):
             raise NotFound("that is not stopped; `postrider stops` shows what is")
         desk.note("go-on", name)
-        sys.stderr.write(
-            "It goes on. What is still stopped:\n"
-            if desk.service.changes.stops()
-            else "It goes on.\n"
-        )
+        sys.stderr.write("It goes on.\n")
         return _show_stops(args, desk)
 
 

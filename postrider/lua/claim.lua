@@ -60,8 +60,8 @@ for _, line in ipairs(call('SMEMBERS', 'pr:lines')) do
   lines[name][q] = true
 end
 
--- The line in which what is due for an account waits for it.
-local function line_of(q, name)
+-- The key of the line in which what is due for an account waits for it; made known to all when it is a new one.
+local function open_line(q, name)
   local line = q .. ' ' .. name
   if not lines[name] then lines[name] = {} end
   if not lines[name][q] then
@@ -118,7 +118,7 @@ local function admit(job_id, since, mid, idx, r)
   local batch = r.account .. ' ' .. mid
   local room = rooms[batch] or 0
   if room == 0 and a.go == 0 then
-    call('ZADD', line_of(r.queue, r.account), seconds(since), job_id)
+    call('ZADD', open_line(r.queue, r.account), seconds(since), job_id)
     call('HSET', 'rq:job:' .. job_id, 'status', 'deferred')
     return false
   end
@@ -169,13 +169,14 @@ local function pop_line(name, q)
 end
 
 local function serve_line(name, stop)
-  local a = account(name)
-  local room, most_now = a.go > 0, math.min(a.go * a.spec.call, stop - looked, PART)
-  for q in pairs(lines[name]) do prefetch(call('ZRANGE', 'pr:line:' .. q .. ' ' .. name, 0, most_now - 1)) end
-  local begin = math.floor(tonumber(ARGV[7]) * #TURNS) -- a turn that all lines share would give the same letter to one each time
+  local a, room = account(name), true -- only who may go is served
+  local ahead = math.min(a.go * a.spec.call, stop - looked, PART)
+  for q in pairs(lines[name]) do prefetch(call('ZRANGE', 'pr:line:' .. q .. ' ' .. name, 0, ahead - 1)) end
+  -- One turn for all lines would give accounts that send in step the same letter each time.
+  local line_turn = math.floor(tonumber(ARGV[7]) * #TURNS)
   while room and looked < stop do
-    begin = begin % #TURNS + 1
-    local popped = pop_line(name, TURNS[begin])
+    line_turn = line_turn % #TURNS + 1
+    local popped = pop_line(name, TURNS[line_turn])
     for _, q in ipairs(LETTERS) do popped = popped or pop_line(name, q) end
     if not popped then
       lines[name] = nil
@@ -252,7 +253,7 @@ if not only_one then
       if not q then
         sendable(job_id) -- which puts it away
       elseif a.spec and a.go == 0 and (lines[name] or a.again or a.paused or a.stopped or (queued[name] or 0) >= IN_QUEUES) then
-        later('ZADD', line_of(q, name), seconds(NOW), job_id)
+        later('ZADD', open_line(q, name), seconds(NOW), job_id)
         call('HSET', 'rq:job:' .. job_id, 'status', 'deferred')
       else
         fresh[q][#fresh[q] + 1] = { job_id, name }
