@@ -108,7 +108,7 @@ up() {
   exec 3>&-
 
   if wait "$ready"; then
-    greet || : # Ctrl-C ends what prints it, too
+    cat <<<"$(greet)"$'\n' || : # whole: others write there, too; Ctrl-C ends what prints it
   elif [[ -z $stopping ]]; then
     kill "$supervisor" 2>/dev/null || :
   fi
@@ -138,7 +138,6 @@ Send a message that is due in 5 seconds, and see it arrive at $URL/sandbox:
   curl$insecure -u "$login" -H 'Content-Type: application/json' $URL/send_message -d "{
     \"body\": \"Hello\", \"send_at\": \"\$($in_5_s +%FT%TZ)\",
     \"recipients\": [{\"uuid\": \"1\", \"service\": \"sandbox\"}]}"
-
 END
 }
 
