@@ -121,6 +121,10 @@ def alone(found: dict[str, Any]) -> str:
                 "… longest wait of another command (ms)",
                 f"{purge['longest_wait_ms']:.1f} (idle: {purge['longest_wait_idle_ms']:.1f})",
             ),
+            (
+                "… while Redis removed its old append-only file (ms)",
+                f"{purge['longest_wait_at_rewrite_ms']:.1f}",
+            ),
             ("… longest command in Redis (ms)", f"{purge['longest_command_ms']:.1f}"),
         ]
     return markdown(grid) if len(grid) > 1 else ""
