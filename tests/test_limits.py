@@ -265,6 +265,20 @@ def test_a_recipient_gets_one_at_a_time_while_others_are_not_held_up(engine: Eng
     assert {(c.attempts, c.alarm) for c in rest} == {(0, 0)}
 
 
+def test_turns_that_passed_while_no_worker_ran_are_not_all_used_at_once(engine: Engine) -> None:
+    engine.limits[TELEGRAM] = Limits(recipient_rate=5)
+    for _ in range(5):
+        engine.post("ana")
+    assert len(engine.claim()) == 1
+    assert engine.claim() == []  # the rest has turns, 0.2 s apart
+    time.sleep(1)
+    late = engine.claim()
+    assert len(late) == 1
+    rest = until_there_are(3, engine.claim)
+    ats = [claim.at.timestamp() for claim in (*late, *rest)]
+    assert min(later - earlier for earlier, later in pairwise(ats)) >= 0.1
+
+
 def test_two_accounts_each_have_a_turn_with_the_same_address(engine: Engine) -> None:
     engine.limits = {TELEGRAM: Limits(recipient_rate=1), "viber": Limits(recipient_rate=1)}
     engine.post("ana")

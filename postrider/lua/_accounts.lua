@@ -97,23 +97,44 @@ local function pause_with(r)
   return pairs_wait and tonumber(call('GET', 'pr:not:' .. r.account .. ' ' .. r.uuid) or 0) or 0
 end
 
+-- Seconds between two for this recipient; 0: as they come.
+local function pace_with(a, r)
+  for _, pace in ipairs(a.spec.paces) do
+    if string.sub(r.uuid, 1, #pace[1]) == pace[1] then return pace[2] end
+  end
+  return 0
+end
+
+-- Keeps the recipient's turns: the next free one, and when one was last used (s; '' where none was). Gives whether it did.
+local function keep_turns(a, r, next_at, used, ...)
+  local ms = math.ceil((next_at - NOW) * 1000)
+  return call('SET', 'pr:to:' .. a.name .. ' ' .. r.uuid, seconds(next_at) .. ' ' .. used, 'PX', ms, ...)
+end
+
+local function kept_turns(a, r)
+  local next_at, used = string.match(call('GET', 'pr:to:' .. a.name .. ' ' .. r.uuid) or '', '^(%S+) ?(%S*)')
+  return tonumber(next_at or 0), used or ''
+end
+
 -- When this recipient may get the next one; from `earliest` on. Whoever asks has that turn.
 local function turn_with(a, r, earliest)
-  local at, interval = math.max(earliest, pause_with(r)), 0
-  for _, pace in ipairs(a.spec.paces) do
-    if string.sub(r.uuid, 1, #pace[1]) == pace[1] then
-      interval = pace[2]
-      break
-    end
-  end
-  if interval == 0 then return at end
-  local key = 'pr:to:' .. r.account .. ' ' .. r.uuid
-  local function reserve(...)
-    local ms = math.ceil((at + interval - NOW) * 1000)
-    return call('SET', key, seconds(at + interval), 'PX', ms, ...)
-  end
-  if reserve('NX') then return at end
-  at = math.max(at, tonumber(call('GET', key) or 0))
-  reserve()
+  local at, pace = math.max(earliest, pause_with(r)), pace_with(a, r)
+  if pace == 0 then return at end
+  if keep_turns(a, r, at + pace, at <= NOW and seconds(NOW) or '', 'NX') then return at end
+  local next_at, used = kept_turns(a, r)
+  at = math.max(at, next_at)
+  keep_turns(a, r, at + pace, at <= NOW and seconds(NOW) or used)
   return at
+end
+
+-- Whether a turn that has come is still good: of those that all passed while no worker ran, one goes at once, and the rest
+-- take new ones. Turns are used a little late, so that two may come closer than the pace.
+local function uses_turn(a, r)
+  if not r.slot or pause_with(r) > NOW then return false end
+  local pace = pace_with(a, r)
+  if pace == 0 then return true end
+  local next_at, used = kept_turns(a, r)
+  if NOW - (tonumber(used) or 0) < pace / 2 then return false end
+  keep_turns(a, r, math.max(next_at, NOW + pace), seconds(NOW))
+  return true
 end

@@ -31,7 +31,8 @@
 --   pr:stopped:<client>        zset    job -> since when it waits for its client to go on (s)
 --   pr:ledger                  hash    <hour of acceptance>:<`a`, or letter of an end> -> deliveries
 --   pr:moved                   hash    account, space, old address -> new address
---   pr:to:<account> <uuid>     string  when this recipient may get the next one (s); gone once that is past
+--   pr:to:<account> <uuid>     string  when this recipient may get the next one, and when it got the last (s); gone once the
+--                                      first is past
 --   pr:account:<account>       hash    see _accounts.lua
 --   pr:not:<account> <uuid>    string  until when its messenger has asked us to wait with this recipient (s)
 --   pr:pairs                   string  there while there is any such

@@ -80,7 +80,7 @@ end
 
 -- Whether its recipient may get it now; else it is armed for when it may, and has that turn.
 local function has_turn(a, job_id, mid, idx, r)
-  local at = r.slot and pause_with(r) <= NOW and NOW or turn_with(a, r, NOW)
+  local at = uses_turn(a, r) and NOW or turn_with(a, r, NOW)
   if at <= NOW then return true end
   r.slot = true
   save(mid, idx, r)

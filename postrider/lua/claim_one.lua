@@ -18,7 +18,7 @@ elseif a.paused and a.go == 0 then
   at = math.max(a.again or 0, NOW + PROBE_S)
 elseif a.day and a.sent >= a.spec.cap and not r.slot then
   at = a.again -- whom that day has room for is for that day to say
-elseif not r.slot or pause_with(r) > NOW then
+elseif not uses_turn(a, r) then
   at = turn_with(a, r, a.go > 0 and NOW or a.again)
   a.used = 1
   settle(a, tonumber(ARGV[3]))
