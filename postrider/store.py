@@ -4,7 +4,9 @@ Every change is one Lua script, so that it happens whole or not at all. Redis TI
 """
 
 import json
+import math
 import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -417,13 +419,17 @@ class Store:
                 break
 
     @unavailable_when_redis_is
-    def purge(self, states: Iterable[State], before: datetime | None = None) -> int:
-        """Forgets what ended before then (None: all of it), in chunks; how many."""
+    def purge(
+        self, states: Iterable[State], before: datetime | None = None, within_s: float = math.inf
+    ) -> int:
+        """Forgets what ended before then (None: all of it), in chunks, as far as it comes in that time; how many."""
         bound = records.seconds(before.timestamp()) if before else "+inf"
-        forgotten = 0
+        until, forgotten = time.monotonic() + within_s, 0
         for state in states:
             while count := int(self.scripts.run("purge", f"pr:in:{state}", bound, FORGOTTEN)):
                 forgotten += count
+                if time.monotonic() > until:
+                    return forgotten
         return forgotten
 
     # -- lists
