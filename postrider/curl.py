@@ -270,7 +270,10 @@ class Concurrent:
         call.close_body()
         if len(self._idle) < KEPT_CALLS:
             self._idle.append(call)
-        done(outcome)
+        try:
+            done(outcome)
+        except Exception:  # the calls that ended together with this one are to be told, too
+            log.exception("what an answer said could not be used")
 
 
 class _Call:

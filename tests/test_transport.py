@@ -416,6 +416,38 @@ def test_nothing_is_sent_twice_when_a_kept_connection_breaks(send: Send) -> None
     assert len(connections) == 1
 
 
+def test_an_answer_that_is_no_use_to_who_asked_keeps_no_others_from_theirs() -> None:
+    all_are_here = threading.Barrier(11)
+
+    def answer_together(connection: socket.socket) -> None:
+        all_are_here.wait(10)
+        says_yes(connection)
+
+    async def send_ten(url: str) -> list[Reply | NoReply]:
+        carrier, found = Concurrent(notes.append), []
+
+        def use(reply: Reply | NoReply) -> None:
+            found.append(reply)
+            if len(found) % 2:
+                raise ZeroDivisionError
+
+        for _ in range(10):
+            carrier.start(post(url), use)
+        await asyncio.to_thread(all_are_here.wait, 10)
+        time.sleep(0.3)  # noqa: ASYNC251 - so that all answers are there when the loop looks
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                while len(found) < 10:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        carrier.close()
+        return found
+
+    notes: Notes = []
+    with serving(answer_together) as url:
+        found = asyncio.run(send_ten(url))
+    assert [type(reply) for reply in found] == [Reply] * 10
+
+
 @pytest.fixture(scope="session")
 def own_certificate(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
     return tls_of(make_certificate(tmp_path_factory.mktemp("tls")))
