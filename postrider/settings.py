@@ -181,7 +181,7 @@ class Settings(BaseModel):
     """Networks and hosts, between commas, that callbacks may go to although they are not public; `on`: all there are."""
 
     # telegram
-    telegram_bot_token: SecretStr | None = None
+    telegram_bot_token: Annotated[SecretStr | None, AfterValidator(values.telegram_token)] = None
     """Token from @BotFather."""
     telegram_api_url: Url = "https://api.telegram.org"
     """Bot API server."""

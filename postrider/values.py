@@ -66,6 +66,13 @@ def urls(listed: SecretStr | None) -> list[str]:
     return listed.get_secret_value().split() if listed else []
 
 
+def telegram_token(token: SecretStr | None) -> SecretStr | None:
+    value = token.get_secret_value().strip() if token else ""
+    if value and not re.fullmatch(r"\d+:\S+", value):
+        raise ValueError("write it as BotFather gave it: digits, a colon, letters")
+    return token
+
+
 def telegram_secret(secret: SecretStr | None) -> SecretStr | None:
     if secret and not re.fullmatch(r"[A-Za-z0-9_-]{1,256}", secret.get_secret_value()):
         raise ValueError("must be 1 to 256 of A-Z, a-z, 0-9, _ and -")

@@ -82,9 +82,10 @@ def test_no_secret_shows() -> None:
     assert "planted" not in repr(settings) + str(settings)
 
 
-def test_a_rejected_secret_does_not_show_in_the_fault() -> None:
-    with pytest.raises(Misconfigured) as caught:
-        Settings.from_env({"WHATSAPP_PHONE_NUMBER_ID": "planted-secret"}, None)
+@pytest.mark.parametrize("name", ["WHATSAPP_PHONE_NUMBER_ID", "TELEGRAM_BOT_TOKEN"])
+def test_a_rejected_secret_does_not_show_in_the_fault(name: str) -> None:
+    with pytest.raises(Misconfigured, match=f"^{name}: ") as caught:
+        Settings.from_env({name: "planted-secret"}, None)
     assert "planted" not in str(caught.value)
 
 
