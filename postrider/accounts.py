@@ -260,17 +260,19 @@ def _open(
         told.append(": a name has 1 to 32 letters, digits, - and _")
     if name == DEFAULT:
         told.append(": that name is the environment's; choose another")
-    values = _values(keys, table, settings.accounts_file.parent, told)
+    values, words = _values(keys, table, settings.accounts_file.parent, told)
     for setting, word in TARGETS.items():
         if setting in values:
             if any("=" in url.partition("://")[0] for url in values[setting].split()):
                 told.append(f".{word}: holds URLs, with spaces between, and no names")
             values[setting] = f"{name}={values[setting]}"
-    paces = _valid(Paces, {k: values.pop(k) for k in Paces.model_fields if k in values}, "", told)
+    paces = _valid(
+        Paces, {k: values.pop(k) for k in Paces.model_fields if k in values}, words, told
+    )
     inherited = {
         k: v for k, v in settings.model_dump(exclude=set(keys.own)).items() if v is not None
     }
-    own = _valid(Settings, inherited | values, keys.prefix, told)
+    own = _valid(Settings, inherited | values, words, told)
     needs = [need.lower() for need in MESSENGERS[service].needs]
     missing = [
         TARGETS.get(need, need.removeprefix(keys.prefix)) for need in needs if need not in values
@@ -288,9 +290,12 @@ def _open(
     faults += (f"{service}.{name[:40]}{fault}" for fault in told)
 
 
-def _values(keys: _Keys, table: Mapping[str, Any], folder: Path, told: list[str]) -> dict[str, str]:
-    """Setting -> what the table gives it, as the environment would."""
+def _values(
+    keys: _Keys, table: Mapping[str, Any], folder: Path, told: list[str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Setting -> what the table gives it, as the environment would; and setting -> its key in the table."""
     values: dict[str, str] = {}
+    words: dict[str, str] = {}
     for key, raw in table.items():
         name = keys.plain.get(key) or keys.in_file.get(key) or key
         faults: list[str] = []
@@ -304,11 +309,11 @@ def _values(keys: _Keys, table: Mapping[str, Any], folder: Path, told: list[str]
             text = raw if isinstance(raw, str) else str(raw).lower()
             value = _in_file(folder / text, faults) if key in keys.in_file else text.strip()
             if value:
-                values[name] = value
+                values[name], words[name] = value, key
             elif not faults:
                 faults.append("is empty")
         told += (f".{key[:40]}: {fault}" for fault in faults)
-    return values
+    return values, words
 
 
 def _in_file(path: Path, faults: list[str]) -> str | None:
@@ -322,14 +327,15 @@ def _in_file(path: Path, faults: list[str]) -> str | None:
     return None
 
 
-def _valid(model: type[M], values: Mapping[str, Any], prefix: str, told: list[str]) -> M | None:
+def _valid(
+    model: type[M], values: Mapping[str, Any], words: Mapping[str, str], told: list[str]
+) -> M | None:
     try:
         return model.model_validate(values)
     except ValidationError as error:
         for fault in error.errors(include_input=False, include_url=False):
             name = str(fault["loc"][0]) if fault["loc"] else "settings"
-            key = TARGETS.get(name, name.removeprefix(prefix))
-            told.append(f".{key}: {fault['msg'].removeprefix('Value error, ')}")
+            told.append(f".{words.get(name, name)}: {fault['msg'].removeprefix('Value error, ')}")
         return None
 
 

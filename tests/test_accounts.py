@@ -82,13 +82,14 @@ def test_every_fault_is_named_at_once_and_no_secret_with_it(write: Write) -> Non
         write(
             '[pigeon.x]\ntoken = "planted"\n'
             '[telegram]\ntoken = "planted"\n'
-            '[telegram.default]\ntoken = "planted"\n'
-            '[telegram."a b"]\ntoken = "planted"\n'
-            '[telegram.b]\ntoken = "planted"\ntokn = "planted"\nrate = -1\nconcurrency = "planted"\n'
+            '[telegram.default]\ntoken = "1:planted"\n'
+            '[telegram."a b"]\ntoken = "1:planted"\n'
+            '[telegram.b]\ntoken = "1:planted"\ntokn = "planted"\nrate = -1\nconcurrency = "planted"\n'
             '[telegram.c]\ntoken = ["planted"]\n'
             '[telegram.d]\ntoken_file = "none"\n'
-            '[telegram.e]\ntoken = "planted"\nbot_token = "planted"\n'
+            '[telegram.e]\ntoken = "1:planted"\nbot_token = "planted"\n'
             '[telegram.f]\ntoken = " "\napi_url = "ftp://planted"\n'
+            '[telegram.h]\ntoken = "planted"\n'
             '[whatsapp.g]\ntoken = "planted"\nphone_number_id = "planted"\n'
         )
     )
@@ -103,6 +104,7 @@ def test_every_fault_is_named_at_once_and_no_secret_with_it(write: Write) -> Non
         "telegram.d.token_file",
         "telegram.e.bot_token",
         *("telegram.f.token", "telegram.f.api_url"),
+        "telegram.h.token",
         "whatsapp.g.phone_number_id",
     ]
 
