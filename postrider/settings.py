@@ -73,7 +73,7 @@ IN_WORDS = {
 
 Switch = Annotated[bool, BeforeValidator(values.switch)]
 Durability = Literal["always", "everysec", "none"]
-Rate = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(values.rate)]
 Url = Annotated[str, AfterValidator(values.web_url)]
 
 

@@ -29,6 +29,12 @@ def web_url(url: str) -> str:
     return url
 
 
+def rate(per_s: float) -> float:
+    if per_s and not 1e-7 <= per_s <= 1e6:
+        raise ValueError("must be 0, for no limit, or from 0.0000001 to 1000000")
+    return per_s
+
+
 def switch(value: object) -> object:
     return {"on": True, "off": False}.get(str(value).lower(), value)
 

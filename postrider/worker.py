@@ -268,7 +268,7 @@ class _Worker:
             return
         try:
             self.transport.start(request, partial(self._answered, exchange, claims))
-        except ValueError as error:
+        except Exception as error:  # noqa: BLE001 - who asked for it says what it means; else its claims would be held for ever
             self._go_on(exchange, claims, partial(exchange.throw, error))
 
     def _answered(

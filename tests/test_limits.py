@@ -16,6 +16,7 @@ import redis
 from messengers.base import Outcome, Rejected, Retry, Sent, Unclear
 from messengers.telegram import Telegram
 from postrider import verdicts
+from postrider.changes import Change, Changes
 from postrider.limits import Limits, limits_of
 from postrider.model import Claim, Message, NewMessage, Recipient, State, new_message_id
 from postrider.settings import Settings
@@ -46,11 +47,12 @@ class Engine:
         priority: str = "normal",
         body: str = "Hi",
         in_s: float | None = None,
+        owner: str = "",
     ) -> Message:
         now = self.store.now()
         recipients = tuple(Recipient(uuid, to) for uuid in uuids)
         send_at = None if in_s is None else now + timedelta(seconds=in_s)
-        new = NewMessage(body, recipients, send_at, priority=priority)  # type: ignore[arg-type]
+        new = NewMessage(body, recipients, send_at, priority=priority, owner=owner)  # type: ignore[arg-type]
         return self.store.accept(new_message_id(now), new, now)
 
     def specs(self, free: int = 100) -> dict[str, Any]:
@@ -265,18 +267,66 @@ def test_a_recipient_gets_one_at_a_time_while_others_are_not_held_up(engine: Eng
     assert {(c.attempts, c.alarm) for c in rest} == {(0, 0)}
 
 
-def test_turns_that_passed_while_no_worker_ran_are_not_all_used_at_once(engine: Engine) -> None:
+def test_turns_that_passed_while_no_worker_ran_are_not_used_at_once(engine: Engine) -> None:
     engine.limits[TELEGRAM] = Limits(recipient_rate=5)
     for _ in range(5):
         engine.post("ana")
     assert len(engine.claim()) == 1
-    assert engine.claim() == []  # the rest has turns, 0.2 s apart
+    assert engine.claim() == []  # the rest waits, 0.2 s each
     time.sleep(1)
     late = engine.claim()
     assert len(late) == 1
     rest = until_there_are(3, engine.claim)
     ats = [claim.at.timestamp() for claim in (*late, *rest)]
-    assert min(later - earlier for earlier, later in pairwise(ats)) >= 0.1
+    assert min(later - earlier for earlier, later in pairwise(ats)) >= 0.18
+
+
+@pytest.mark.parametrize("what", ["cancel", "pause", "expire", "move"])
+def test_who_no_longer_waits_for_a_recipient_keeps_no_turn(engine: Engine, what: Change) -> None:
+    engine.limits[TELEGRAM] = Limits(recipient_rate=2)
+    engine.post("ana")
+    many = engine.post(*["ana"] * 50)
+    assert len(engine.claim()) == 1
+    assert engine.claim() == []
+    last = engine.post("ana")
+    assert engine.claim() == []
+    assert engine.due_in_s(last) > 20
+    changes = Changes(engine.client)
+    tomorrow = engine.store.now() + timedelta(days=1)
+    changes.message(what, many.id, tomorrow if what == "move" else None)
+    assert engine.due_in_s(last) < 0.5
+    (claim,) = engine.claim_within(1)
+    assert claim.message.id == last.id
+    assert engine.client.keys("pr:turns:*") == []
+
+
+def test_what_is_urgent_or_was_there_before_goes_first_to_its_recipient(engine: Engine) -> None:
+    engine.limits[TELEGRAM] = Limits(recipient_rate=5)
+    first = engine.post("ana")
+    (claim,) = engine.claim()
+    low = engine.post(*["ana"] * 20, priority="low")
+    assert engine.claim() == []
+    engine.end(claim, by=Retry("502"))
+    high = engine.post("ana", priority="high")
+    time.sleep(0.5)
+    found = until_there_are(4, engine.claim)
+    assert [c.message.id for c in found] == [high.id, first.id, low.id, low.id]
+
+
+def test_a_client_that_is_stopped_keeps_no_others_from_a_recipient(engine: Engine) -> None:
+    engine.limits[TELEGRAM] = Limits(recipient_rate=10)
+    engine.post("ana")
+    assert len(engine.claim()) == 1
+    for _ in range(5):
+        engine.post("ana", owner="shop")
+    ours = engine.post("ana")
+    assert engine.claim() == []
+    changes = Changes(engine.client)
+    changes.stop("client shop", "me", engine.store.now())
+    (claim,) = engine.claim_within(2)
+    assert claim.message.id == ours.id
+    changes.go_on("client shop")
+    assert len(until_there_are(5, engine.claim)) == 5
 
 
 def test_two_accounts_each_have_a_turn_with_the_same_address(engine: Engine) -> None:

@@ -143,7 +143,7 @@ def test_a_durability_unheard_of_is_refused() -> None:
         Settings.from_env({"DURABILITY": "maybe"}, None)
 
 
-@pytest.mark.parametrize("rate", ["-1", "nan", "inf", "fast"])
+@pytest.mark.parametrize("rate", ["-1", "nan", "inf", "fast", "1e-16", "99999999"])
 def test_a_rate_is_a_number_from_0_on(rate: str) -> None:
     with pytest.raises(Misconfigured, match=r"^TELEGRAM_RATE: "):
         Settings.from_env({"TELEGRAM_RATE": rate}, None)

@@ -105,36 +105,48 @@ local function pace_with(a, r)
   return 0
 end
 
--- Keeps the recipient's turns: the next free one, and when one was last used (s; '' where none was). Gives whether it did.
-local function keep_turns(a, r, next_at, used, ...)
-  local ms = math.ceil((next_at - NOW) * 1000)
-  return call('SET', 'pr:to:' .. a.name .. ' ' .. r.uuid, seconds(next_at) .. ' ' .. used, 'PX', ms, ...)
+-- Whether this recipient gets one now, where none waits for it and it has had none within the pace; then the turn is used.
+local function uses_first_turn(r, pace)
+  return call('SET', turn_key(r), seconds(NOW + pace), 'PX', in_ms(pace), 'NX')
 end
 
-local function kept_turns(a, r)
-  local next_at, used = string.match(call('GET', 'pr:to:' .. a.name .. ' ' .. r.uuid) or '', '^(%S+) ?(%S*)')
-  return tonumber(next_at or 0), used or ''
+-- Notes that one goes to this recipient, and calls the next.
+local function use_turn(r, pace)
+  if pace == 0 then return end
+  local key = turn_key(r)
+  local at = tonumber(call('GET', key) or 0) or 0
+  -- Who goes a little late does not put off the next.
+  at = (NOW - at < pace / 10 and at or NOW) + pace
+  call('SET', key, seconds(at), 'PX', in_ms(at - NOW))
+  if call('EXISTS', turns_key(r)) == 1 then
+    call('PERSIST', key)
+    call_next(r)
+  end
 end
 
--- When this recipient may get the next one; from `earliest` on. Whoever asks has that turn.
-local function turn_with(a, r, earliest)
-  local at, pace = math.max(earliest, pause_with(r)), pace_with(a, r)
-  if pace == 0 then return at end
-  if keep_turns(a, r, at + pace, at <= NOW and seconds(NOW) or '', 'NX') then return at end
-  local next_at, used = kept_turns(a, r)
-  at = math.max(at, next_at)
-  keep_turns(a, r, at + pace, at <= NOW and seconds(NOW) or used)
-  return at
+-- When this recipient may get the next one (s).
+local function free_at(r, pace)
+  return math.max(pause_with(r), pace > 0 and tonumber(call('GET', turn_key(r)) or 0) or 0)
 end
 
--- Whether a turn that has come is still good: of those that all passed while no worker ran, one goes at once, and the rest
--- take new ones. Turns are used a little late, so that two may come closer than the pace.
-local function uses_turn(a, r)
-  if not r.slot or pause_with(r) > NOW then return false end
-  local pace = pace_with(a, r)
-  if pace == 0 then return true end
-  local next_at, used = kept_turns(a, r)
-  if NOW - (tonumber(used) or 0) < pace / 2 then return false end
-  keep_turns(a, r, math.max(next_at, NOW + pace), seconds(NOW))
-  return true
+-- Seconds by which one overtakes what else waits for its recipient; none waits for ever.
+local OVERTAKES_S = { h = 3600, d = 0, l = -3600 }
+
+-- Puts it among those that wait for its recipient, who is free from `at` on: in the order in which they were first due,
+-- whatever has come back meanwhile.
+local function wait_turn(job_id, mid, idx, r, pace, at)
+  local turns, id = turns_key(r), delivery_id(mid, idx)
+  if not r.turn then
+    local due = tonumber(call('ZSCORE', LISTS[r.state], id) or NOW)
+    local dues, of_all = unpack(call('HMGET', 'pr:m:' .. mid, 'dues', 'due'))
+    if not dues then due = math.min(due, tonumber(of_all)) end
+    call('ZADD', turns, seconds(due - OVERTAKES_S[r.queue]), job_id)
+    r.turn = true
+    save(mid, idx, r)
+  end
+  call('SET', turn_key(r), seconds(at))
+  local before = call('ZRANK', turns, job_id)
+  call('ZADD', LISTS[r.state], seconds(at + before * pace), id)
+  call('HSET', 'rq:job:' .. job_id, 'status', 'scheduled')
+  if before == 0 then call_next(r) end
 end

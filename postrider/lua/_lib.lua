@@ -31,8 +31,8 @@
 --   pr:stopped:<client>        zset    job -> since when it waits for its client to go on (s)
 --   pr:ledger                  hash    <hour of acceptance>:<`a`, or letter of an end> -> deliveries
 --   pr:moved                   hash    account, space, old address -> new address
---   pr:to:<account> <uuid>     string  when this recipient may get the next one, and when it got the last (s); gone once the
---                                      first is past
+--   pr:to:<account> <uuid>     string  when this recipient may get the next one (s); gone once that is past, and none waits in
+--   pr:turns:<account> <uuid>  zset    job -> its place among those that wait for the same recipient (s): see `call_next`
 --   pr:account:<account>       hash    see _accounts.lua
 --   pr:not:<account> <uuid>    string  until when its messenger has asked us to wait with this recipient (s)
 --   pr:pairs                   string  there while there is any such
@@ -287,10 +287,10 @@ local function parse(raw)
   -- One that nothing has happened to, as most are.
   local s, q, m, name, to = string.match(raw, '^(%a)([hdl])([#@]*) (%a%S*) (.*)$')
   if s then
-    return { state = s, queue = q, slot = false, counted = m ~= '' and m ~= '@', told = m ~= '' and m ~= '#', quota = false,
+    return { state = s, queue = q, turn = false, paid = false, counted = m ~= '' and m ~= '@', told = m ~= '' and m ~= '#', quota = false,
       alarm = 0, attempts = 0, account = name, uuid = to }
   end
-  local state, queue, marks, deaths, rest = string.match(raw, '^(%a)([hdl])([+#*@]*)!?(%d*) (.*)$')
+  local state, queue, marks, deaths, rest = string.match(raw, '^(%a)([hdl])([+=#*@]*)!?(%d*) (.*)$')
   if not rest then return false end -- nothing, or nothing of ours
   local alarm, attempts, account, uuid = string.match(rest, '^(%d+) (%d+) (%S+) (.*)$')
   if not alarm then
@@ -299,7 +299,7 @@ local function parse(raw)
     if not uuid then return false end
   end
   local function has(mark) return string.find(marks, mark, 1, true) ~= nil end
-  return { state = state, queue = queue, slot = has('+'), counted = has('#'), told = has('@'), quota = has('*'),
+  return { state = state, queue = queue, turn = has('+'), paid = has('='), counted = has('#'), told = has('@'), quota = has('*'),
     deaths = tonumber(deaths), alarm = tonumber(alarm),
     attempts = tonumber(attempts), account = account, uuid = uuid }
 end
@@ -356,8 +356,8 @@ local function glance(job_id)
 end
 
 local function as_text(r)
-  local marks = r.queue .. (r.counted and '#' or '') .. (r.told and '@' or '') .. (r.quota and '*' or '') .. (r.slot and '+' or '')
-    .. (r.deaths and '!' .. r.deaths or '')
+  local marks = r.queue .. (r.counted and '#' or '') .. (r.told and '@' or '') .. (r.quota and '*' or '') .. (r.turn and '+' or '')
+    .. (r.paid and '=' or '') .. (r.deaths and '!' .. r.deaths or '')
   local counts = (r.alarm > 0 or r.attempts > 0) and ' ' .. r.alarm .. ' ' .. r.attempts or ''
   return r.state .. marks .. counts .. ' ' .. r.account .. ' ' .. r.uuid
 end
@@ -476,9 +476,52 @@ local function release_files(ids, by)
   end
 end
 
+-- The delivery that `job_id` would send now: message, index, record; nil when it is unknown, ended, claimed, or this is an
+-- older alarm, whose job is then removed.
+local function sendable(job_id)
+  local mid, idx, alarm = split(job_id)
+  local r = mid and load(mid, idx)
+  if r and r.alarm == alarm and WAITS[r.state] then return mid, idx, r end
+  -- A second listing of what is being sent right now keeps its job: RQ's tools show it as running.
+  if not (r and r.alarm == alarm and r.state == 'g') then call('DEL', 'rq:job:' .. job_id) end
+  return nil
+end
+
+local function turn_key(r) return 'pr:to:' .. r.account .. ' ' .. r.uuid end
+local function turns_key(r) return 'pr:turns:' .. r.account .. ' ' .. r.uuid end
+
+local function in_ms(span_s) return math.max(1, math.min(math.ceil(span_s * 1000), 1e12)) end
+
+-- Of those that wait for a recipient that gets one at a time, the first is armed for when that is. Whoever goes, or waits no
+-- longer, calls the next. Each of them bears the mark `+`.
+local function call_next(r)
+  local turns, key = turns_key(r), turn_key(r)
+  local at = math.max(NOW, tonumber(call('GET', key) or 0) or 0)
+  while true do
+    local job_id = call('ZRANGE', turns, 0, 0)[1]
+    if not job_id then return call('PEXPIRE', key, in_ms(at - NOW)) end
+    local mid, idx, first = sendable(job_id)
+    if first then
+      call('ZADD', SCHEDULE, seconds(at), job_id)
+      call('ZADD', LISTS[first.state], seconds(at), delivery_id(mid, idx))
+      return call('HSET', 'rq:job:' .. job_id, 'status', 'scheduled')
+    end
+    call('ZREM', turns, job_id)
+  end
+end
+
+local function leave_turns(job_id, r)
+  if not r.turn then return end
+  r.turn = false
+  local was_first = call('ZRANGE', turns_key(r), 0, 0)[1] == job_id
+  call('ZREM', turns_key(r), job_id)
+  if was_first then call_next(r) end
+end
+
 -- Takes delivery `r` off every list that could send it.
 local function disarm(mid, idx, r)
   local job_id = job_id_of(mid, idx, r.alarm)
+  leave_turns(job_id, r)
   call('ZREM', SCHEDULE, job_id)
   call('ZREM', 'pr:leases', job_id)
   if LISTS[r.state] then call('ZREM', LISTS[r.state], delivery_id(mid, idx)) end
@@ -505,17 +548,6 @@ local function rearm(mid, idx, r, state, due)
   call('ZADD', LISTS[state], seconds(due), delivery_id(mid, idx))
 end
 
--- The delivery that `job_id` would send now: message, index, record; nil when it is unknown, ended, claimed, or this is an
--- older alarm, whose job is then removed.
-local function sendable(job_id)
-  local mid, idx, alarm = split(job_id)
-  local r = mid and load(mid, idx)
-  if r and r.alarm == alarm and WAITS[r.state] then return mid, idx, r end
-  -- A second listing of what is being sent right now keeps its job: RQ's tools show it as running.
-  if not (r and r.alarm == alarm and r.state == 'g') then call('DEL', 'rq:job:' .. job_id) end
-  return nil
-end
-
 local somebody_moved, somebody_suppressed = nil, nil
 
 -- What the sender of delivery `r` has to know of it. `how` is `probe`, `alone` or ''; `suppressed`, whatever it was, where
@@ -533,10 +565,10 @@ end
 
 -- Moves waiting delivery `r` to `sending` under a lease until then (s, as text). Gives its row.
 local function take(job_id, mid, idx, r, lease_until, how, held)
-  if r.slot then held = seconds(NOW) end
+  if r.turn then held = seconds(NOW) end
   later('ZREM', LISTS[r.state], delivery_id(mid, idx))
   moves(mid, r, 'g')
-  r.slot = false
+  r.turn, r.paid = false, false
   later('HSET', bucket('d', mid, idx), idx, as_text(r))
   later('ZADD', 'pr:leases', lease_until, job_id)
   return row(job_id, r, how, held)

@@ -40,6 +40,7 @@ local function stop(id_mid, idx, r, state)
     disarm(id_mid, idx, r)
     call('ZREM', 'rq:failed:' .. QUEUES[r.queue], job_id)
   else
+    leave_turns(job_id, r)
     later('ZREM', SCHEDULE, job_id)
     later('ZREM', LISTS[r.state], id)
     later('ZREM', 'pr:line:' .. r.queue .. ' ' .. r.account, job_id)
@@ -47,7 +48,7 @@ local function stop(id_mid, idx, r, state)
   end
   jobs[#jobs + 1] = 'rq:job:' .. job_id
   moves(id_mid, r, state)
-  r.deaths = nil
+  r.deaths, r.paid = nil, false
   -- Whoever still holds the job of this alarm, in a queue or a stock worker, comes late.
   r.alarm = r.alarm + 1
   later('HSET', bucket('d', id_mid, idx), idx, as_text(r))
@@ -78,7 +79,7 @@ local function change(id_mid, idx)
     local job_id = job_id_of(id_mid, idx, r.alarm)
     call('ZREM', 'rq:failed:' .. QUEUES[r.queue], job_id)
     call('DEL', 'rq:job:' .. job_id, 'rq:results:' .. job_id)
-    r.attempts, r.deaths = 0, nil -- as many tries as a new one
+    r.attempts, r.deaths, r.paid = 0, nil, false -- as many tries as a new one
     arm(id_mid, idx, r, from == 'u' and 'u' or 's', due or NOW)
   else
     local at = due or tonumber(call('ZSCORE', LISTS[from], id) or unarmed_due(id_mid, idx))
@@ -88,7 +89,7 @@ local function change(id_mid, idx)
       local job_id = job_id_of(id_mid, idx, r.alarm)
       call('ZREM', 'pr:line:' .. r.queue .. ' ' .. r.account, job_id)
       call('DEL', 'rq:job:' .. job_id)
-      r.slot = false
+      r.paid = false
       local state = from
       if from == 'p' then state = r.attempts > 0 and 'r' or 's' end
       arm(id_mid, idx, r, state, at)

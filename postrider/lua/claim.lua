@@ -78,18 +78,6 @@ local function goes(job_id, mid, idx, r, how)
   later('ZADD', WIPS[r.queue], in_progress_until, job_id .. ':' .. worker)
 end
 
--- Whether its recipient may get it now; else it is armed for when it may, and has that turn.
-local function has_turn(a, job_id, mid, idx, r)
-  local at = uses_turn(a, r) and NOW or turn_with(a, r, NOW)
-  if at <= NOW then return true end
-  r.slot = true
-  save(mid, idx, r)
-  call('ZADD', SCHEDULE, seconds(at), job_id)
-  call('ZADD', LISTS[r.state], seconds(at), delivery_id(mid, idx))
-  call('HSET', 'rq:job:' .. job_id, 'status', 'scheduled')
-  return false
-end
-
 local newly_alone = false
 local rooms = {} -- account, message -> how many more receivers fit into the call that was begun
 
@@ -99,31 +87,77 @@ local function receivers(a, mid)
   return math.min(a.spec.call, tonumber(call('HGET', 'pr:m:' .. mid, 'receivers') or a.spec.call))
 end
 
--- Lets one go, or puts it where it waits. False when its account may not send now.
-local function admit(job_id, since, mid, idx, r)
-  looked = looked + 1
+-- Puts what may not go with the others where it waits: that of a stopped client, and what goes by itself.
+local function set_aside(job_id, since, mid, idx, r)
   local client = stopped_client(mid)
+  if not client and not r.deaths then return false end
+  if r.turn then
+    leave_turns(job_id, r)
+    save(mid, idx, r)
+  end
   if client then
     call('ZADD', 'pr:stopped:' .. client, seconds(since), job_id)
     call('SADD', 'pr:stopped', client)
     call('HSET', 'rq:job:' .. job_id, 'status', 'deferred')
-    return true
-  end
-  if r.deaths then
+  else
     call('ZADD', 'pr:alone', seconds(since), job_id)
     newly_alone = true
-    return true
   end
+  return true
+end
+
+-- Arms one again, for when its messenger no longer asks us to wait with its recipient.
+local function await_pause(job_id, mid, idx, r, at)
+  call('ZADD', SCHEDULE, seconds(at), job_id)
+  call('ZADD', LISTS[r.state], seconds(at), delivery_id(mid, idx))
+  call('HSET', 'rq:job:' .. job_id, 'status', 'scheduled')
+end
+
+-- Which delivery goes to this one's recipient now: this one, or who was there before it; nil when that is not yet.
+local function whose_turn(a, job_id, mid, idx, r)
+  local pace, paused = pace_with(a, r), pause_with(r) > NOW
+  if pace == 0 then
+    leave_turns(job_id, r) -- of a pace that was
+    if not paused then return job_id, mid, idx, r end
+    save(mid, idx, r)
+    await_pause(job_id, mid, idx, r, pause_with(r))
+    return nil
+  end
+  if not paused and not r.turn and uses_first_turn(r, pace) then return job_id, mid, idx, r end
+  local at = free_at(r, pace)
+  wait_turn(job_id, mid, idx, r, pace, at)
+  if at > NOW then return nil end
+  while true do
+    local first = call('ZPOPMIN', turns_key(r))[1]
+    local its_mid, its_idx, its = sendable(first)
+    if its then
+      its.turn = false
+      call('ZREM', SCHEDULE, first)
+      call('ZREM', 'pr:line:' .. its.queue .. ' ' .. its.account, first)
+      if not set_aside(first, NOW, its_mid, its_idx, its) then
+        use_turn(its, pace)
+        its.turn = true -- it has waited: see `take`
+        return first, its_mid, its_idx, its
+      end
+      save(its_mid, its_idx, its)
+    end
+  end
+end
+
+-- Lets one go, or puts it where it waits. False when its account may not send now.
+local function admit(job_id, since, mid, idx, r)
+  looked = looked + 1
+  if set_aside(job_id, since, mid, idx, r) then return true end
   local a = account(r.account)
-  local batch = r.account .. ' ' .. mid
-  local room = rooms[batch] or 0
-  if room == 0 and a.go == 0 then
+  if a.go == 0 and (rooms[r.account .. ' ' .. mid] or 0) == 0 then
     call('ZADD', open_line(r.queue, r.account), seconds(since), job_id)
     call('HSET', 'rq:job:' .. job_id, 'status', 'deferred')
     return false
   end
-  if not has_turn(a, job_id, mid, idx, r) then return true end
-  local how = ''
+  job_id, mid, idx, r = whose_turn(a, job_id, mid, idx, r)
+  if not job_id then return true end
+  local batch, how = r.account .. ' ' .. mid, ''
+  local room = rooms[batch] or 0
   if room > 0 then
     rooms[batch] = room - 1
   else
@@ -145,11 +179,14 @@ local function one_alone()
       call('ZREM', 'pr:alone', job_id)
     elseif a.go > 0 and not stopped_client(mid) then
       call('ZREM', 'pr:alone', job_id)
-      if has_turn(a, job_id, mid, idx, r) then
+      -- There are few of them: they wait for no turn, but others do for them.
+      if pause_with(r) <= NOW then
+        use_turn(r, pace_with(a, r))
         local how = spend(a, job_id)
         goes(job_id, mid, idx, r, how == '' and 'alone' or how)
         return true
       end
+      await_pause(job_id, mid, idx, r, pause_with(r))
     else
       stay[#stay + 1] = seconds(NOW)
       stay[#stay + 1] = job_id

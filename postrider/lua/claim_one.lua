@@ -9,25 +9,36 @@ if not r then return { seconds(NOW), {}, {} } end
 call('HINCRBY', 'pr:queued', r.account, -1)
 
 local a = account(r.account)
-local at = NOW
+local at, pace = NOW, a.spec and pace_with(a, r) or 0
 if not a.spec then
   at = NOW + UNKNOWN_ACCOUNT_S
 elseif a.stopped or stopped_client(mid) then
   at = NOW + STOPPED_S
 elseif a.paused and a.go == 0 then
   at = math.max(a.again or 0, NOW + PROBE_S)
-elseif a.day and a.sent >= a.spec.cap and not r.slot then
+elseif a.day and a.sent >= a.spec.cap and not r.paid then
   at = a.again -- whom that day has room for is for that day to say
-elseif not uses_turn(a, r) then
-  at = turn_with(a, r, a.go > 0 and NOW or a.again)
+elseif free_at(r, pace) > NOW then
+  at = free_at(r, pace)
+  rearm(mid, idx, r, r.state, at)
+  if pace > 0 then
+    job_id = job_id_of(mid, idx, r.alarm)
+    call('ZREM', SCHEDULE, job_id)
+    wait_turn(job_id, mid, idx, r, pace, at)
+  end
+  return { seconds(NOW), {}, {} }
+elseif not r.paid then
+  if a.go == 0 then at = a.again end
   a.used = 1
   settle(a, tonumber(ARGV[3]))
-  r.slot = true
+  r.paid = true
 end
 if at > NOW then
   rearm(mid, idx, r, r.state, at)
   return { seconds(NOW), {}, {} }
 end
+leave_turns(job_id, r)
+use_turn(r, pace)
 local how = r.deaths and 'alone' or ''
 if a.paused then how = spend(a, job_id) end
 local taken = take(job_id, mid, idx, r, seconds(NOW + tonumber(ARGV[2])), how, a.held)

@@ -33,7 +33,7 @@ local function move(mid, idx, r, letter, line, dead)
   local reason = cjson.decode(line)[3]
   if was == 'u' then disarm(mid, idx, r) end -- it is not sent again
   moves(mid, r, letter)
-  r.slot, r.deaths = false, nil
+  r.deaths = nil
   save(mid, idx, r)
   log(mid, idx, line)
   tell(mid, idx, r, TOLD[letter], reason)

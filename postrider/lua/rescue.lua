@@ -13,8 +13,15 @@ local function in_stopped(mid, job_id)
   return call('ZSCORE', 'pr:stopped:' .. (call('HGET', 'pr:m:' .. mid, 'owner') or ''), job_id)
 end
 
+-- Whether it waits for its recipient; then somebody of those who do is called.
+local function in_turns(job_id, r)
+  if not r.turn or not call('ZSCORE', turns_key(r), job_id) then return false end
+  call_next(r)
+  return true
+end
+
 local function listed(mid, job_id, r)
-  return call('ZSCORE', SCHEDULE, job_id) or call('ZSCORE', 'pr:line:' .. r.queue .. ' ' .. r.account, job_id)
+  return in_turns(job_id, r) or call('ZSCORE', SCHEDULE, job_id) or call('ZSCORE', 'pr:line:' .. r.queue .. ' ' .. r.account, job_id)
     or call('ZSCORE', 'pr:alone', job_id) or too_long[r.queue] or call('LPOS', 'rq:queue:' .. QUEUES[r.queue], job_id)
     or in_stopped(mid, job_id)
 end
