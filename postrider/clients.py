@@ -6,7 +6,7 @@ Both are clients with an id, a name and a role. A key is found by its hash, a us
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import redis
 
@@ -144,6 +144,23 @@ class Clients:
         client: Any = self.redis
         id_ = client.hget("pr:clients:digests", credentials.key_digest(key))
         return self._read([id_.decode()])[0] if id_ else None
+
+    @unavailable_when_redis_is
+    def whose(self, given: str) -> str:
+        """The id of the key or user that has this id or name; of one that was deleted, too, while anything that it sent is kept.
+
+        Raises InvalidRequest for what is none.
+        """
+        if self.find(given):
+            return given
+        found = [known.id for kind in get_args(Kind) if (known := self.named(kind, given))]
+        if len(found) > 1:
+            raise InvalidRequest("client", "is the name of a key and of a user; give its id")
+        if found:
+            return str(found[0])
+        if not self.redis.exists(f"pr:messages:o:{given}"):
+            raise InvalidRequest("client", "is neither the id nor the name of an API key or user")
+        return given
 
     @unavailable_when_redis_is
     def named(self, kind: Kind, name: str) -> Known | None:

@@ -1,6 +1,6 @@
 """What can be stopped, and what the store calls it: everything, a messenger, one of its accounts, a client."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from postrider.errors import InvalidRequest
 from postrider.records import account_key
@@ -13,12 +13,16 @@ def name_of(
     service: str | None,
     account: str | None,
     client: str | None,
+    whose: Callable[[str], str],
 ) -> str:
-    """What the store calls it; nothing named: everything. Raises InvalidRequest for what is not among `accounts`."""
+    """What the store calls it; nothing named: everything. Raises InvalidRequest for what is not among `accounts`.
+
+    `whose` gives a client's id for its id or name.
+    """
     if client is not None:
         if service is not None or account is not None:
             raise InvalidRequest("client", "stop a client or a messenger, one at a time")
-        return f"client {client}"
+        return f"client {whose(client)}"
     if account is not None:
         if (service, account) not in accounts:
             raise InvalidRequest("account", "is none that is set up here; name its service, too")

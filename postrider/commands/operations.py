@@ -34,7 +34,7 @@ def add_commands(commands: "Parsers[argparse.ArgumentParser]") -> None:
             "--account", metavar="A", type=shell.text, help="one of its accounts; needs --service"
         )
         parser.add_argument(
-            "--client", metavar="C", type=shell.text, help="the id of an API key or user"
+            "--client", metavar="C", type=shell.text, help="the id or name of an API key or user"
         )
         parser.set_defaults(run=run)
     what = "show the balance: what was accepted, and what became of it"
@@ -110,7 +110,8 @@ def go_on(args: argparse.Namespace) -> int:
 
 def _scope(args: argparse.Namespace, desk: Shell) -> str:
     desk.service.phones.sync()
-    return stopping.name_of(desk.service.accounts, args.service, args.account, args.client)
+    names = (args.service, args.account, args.client)
+    return stopping.name_of(desk.service.accounts, *names, desk.clients.whose)
 
 
 def _show_stops(args: argparse.Namespace, desk: Shell) -> int:

@@ -8,6 +8,7 @@ from flask import Response, jsonify
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
 from postrider import listing, showing, stopping
+from postrider.clients import Clients
 from postrider.errors import NotFound
 from postrider.service import Service
 from postrider.web import asking
@@ -127,4 +128,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
 
 def _scope(data: StopIn, service: Service) -> str:
     service.phones.sync()
-    return stopping.name_of(service.accounts, data.service, data.account, data.client)
+    clients = Clients(service.store.redis)
+    return stopping.name_of(
+        service.accounts, data.service, data.account, data.client, clients.whose
+    )

@@ -9,7 +9,9 @@ import pytest
 
 from messengers.base import Incoming
 from postrider import audit
+from postrider.clients import Clients
 from postrider.finding import Wanted
+from postrider.model import Quota
 from postrider.service import Service
 from tests.conftest import Api, AtTerminal, Postrider, wait_until
 from tests.test_receipts import hear, receipt, sent
@@ -251,6 +253,7 @@ def test_a_message_is_moved_by_seconds_from_now(told: Any, api: Api, service: Se
         (["cancel", "--tag", "nobody has it"], "0 cancelled."),
         (["stop", "--service", "fax"], "service: is none that is set up here"),
         (["stop", "--account", "shop"], "account: is none that is set up here"),
+        (["stop", "--client", "k"], "client: is neither the id nor the name of an API key or user"),
         (["stop", "--client", "k", "--service", "sandbox"], "client: stop a client or a messenger"),
         (["go-on"], "that is not stopped"),
         (["ledger", "--to", "x"], "--to: write it as"),
@@ -302,12 +305,14 @@ def test_a_wrong_call_is_explained(argv: list[str], postrider: Postrider) -> Non
         ([], "all"),
         (["--service", "sandbox"], "service sandbox"),
         (["--service", "sandbox", "--account", "default"], "account sandbox"),
-        (["--client", "k"], "client k"),
+        (["--client", "shop"], "client ID"),
     ],
 )
 def test_a_stop_is_the_api_s_until_it_goes_on(
     flags: list[str], name: str, told: Any, api: Api, service: Service
 ) -> None:
+    shop, _ = Clients(service.store.redis).add_key("shop", "sender", "me", Quota())
+    name = name.replace("ID", shop.id)
     assert told("stop", *flags)[0] == 0
     stops = api.get("/api/v1/stops").json()
     assert len(stops["stops"]) == 1
