@@ -1,6 +1,7 @@
 """The `postrider` command: one function per subcommand, each giving the exit code."""
 
 import argparse
+import errno
 import fcntl
 import http.client
 import os
@@ -300,9 +301,10 @@ def _demand_free_port(settings: Settings) -> None:
                 return
         except OSError as error:
             if time.monotonic() > give_up_at:
+                busy = error.errno == errno.EADDRINUSE
+                end = "end what runs there (Postrider itself, perhaps) or " if busy else ""
                 raise Misconfigured(
-                    f"BIND: cannot listen on {settings.bind}: {error.strerror}; end what runs there"
-                    " (Postrider itself, perhaps) or set BIND to another HOST:PORT"
+                    f"BIND: cannot listen on {settings.bind}: {error.strerror}; {end}set BIND to another HOST:PORT"
                 ) from None
             time.sleep(0.1)
 

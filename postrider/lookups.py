@@ -67,13 +67,18 @@ class Lookups:
     def by_cloud(self, given: Sequence[str]) -> list[Looked]:
         """What an account of the Cloud API tells of numbers. Raises InvalidRequest where there is none."""
         if not any(service == CLOUD for service, _ in self.phones.accounts):
-            raise InvalidRequest("service", f"{CLOUD} is not set up here")
+            raise InvalidRequest(
+                "service",
+                f"{CLOUD} is not set up here; it needs WHATSAPP_ACCESS_TOKEN and WHATSAPP_PHONE_NUMBER_ID",
+            )
         return [Looked(one, digits_of(one), reason=NOT_TOLD) for one in given]
 
     def session_of(self, who: Client, name: str) -> str:
         """The session that `who` means; '' is its only one, or `default`. Raises NotFound, InvalidRequest."""
         if self.phones.phone is None:
-            raise InvalidRequest("service", f"{WhatsAppWeb.name} is not set up here")
+            raise InvalidRequest(
+                "service", f"{WhatsAppWeb.name} is not set up here; it needs WAHA_URL or GOWA_URL"
+            )
         if found := self.phones.account_of(name or DEFAULT, who.id):
             return found
         return self.phones.get(who, name or DEFAULT).id

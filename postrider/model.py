@@ -141,7 +141,7 @@ def is_delivery_id(text: str) -> bool:
 
 
 def _message_id(at: datetime, low: int) -> str:
-    number = (max(0, int(at.timestamp() * 1000)) << 80) | low
+    number = min((max(0, int(at.timestamp() * 1000)) << 80) | low, 62**ID_LENGTH - 1)
     digits = []
     for _ in range(ID_LENGTH):
         number, digit = divmod(number, 62)

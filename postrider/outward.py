@@ -64,7 +64,7 @@ class Outward:
             target = self._guard.target(url)
             addresses = self._addresses(target)
         except Refused as error:
-            return NoReply(left=False, reason=f"not called: the URL {error}")
+            return NoReply(left=False, reason=f"not called: the URL is refused: {error}")
         except (OSError, UnicodeError):  # a name too long for any name server is a UnicodeError
             return NoReply(left=False, reason="its name could not be resolved")
         return _Call(target, addresses, self._whole_s, self._ca_file).send(

@@ -118,7 +118,7 @@ def parse(
         )
     if next_after(found, now) is None:
         field = "repeat.until" if found.until else f"repeat.{'rrule' if text else 'cron'}"
-        raise InvalidRequest(field, f"leaves no moment within {HORIZON_YEARS} years")
+        raise InvalidRequest(field, f"leaves no moment from now on, within {HORIZON_YEARS} years")
     return found
 
 

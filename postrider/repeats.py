@@ -63,7 +63,7 @@ class Repeats:
                     runs=True,
                 )
         raise IdempotencyConflict(
-            "this Idempotency-Key came with another body before; use a new one"
+            "this Idempotency-Key came with another body, or to another path, before; use a new one"
         )
 
     @unavailable_when_redis_is

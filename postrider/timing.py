@@ -51,7 +51,12 @@ def parse_moment(text: str, zone: ZoneInfo) -> datetime:
     repeat.
     """
     if WITH_OFFSET.fullmatch(text):
-        return _to_utc(datetime.fromisoformat(text))
+        try:
+            return _to_utc(datetime.fromisoformat(text))
+        except ValueError as error:
+            if "timedelta" in str(error):
+                raise ValueError("its offset must be less than 24 hours") from None
+            raise
     if not LOCAL.fullmatch(text):
         raise ValueError(
             "write it as YYYY-MM-DD HH:MM:SS, or as ISO 8601 with an offset, for example 2030-10-05T13:48:00+02:00"

@@ -280,7 +280,7 @@ UNREASONABLE: list[tuple[dict[str, Any], str, str]] = [
     ({"cron": "0 9-9 * * *"}, "repeat.cron", "write 9 instead"),
     ({"cron": "٣ 9 * * *"}, "repeat.cron", "no field"),
     ({"cron": "0 9 32 * *"}, "repeat.cron", "out of range"),
-    ({"cron": "0 0 31 2 *"}, "repeat.cron", "no moment within 10 years"),
+    ({"cron": "0 0 31 2 *"}, "repeat.cron", "no moment from now on, within 10 years"),
     ({"cron": "1," * 10_000}, "repeat.cron", "longer than"),
     ({"cron": "9" * 300}, "repeat.cron", "longer than"),
     ({"cron": "0 9 * * *", "count": 0}, "repeat.count", "from 1"),

@@ -153,6 +153,13 @@ _SAID = (
     ("Extra inputs are not permitted", "there is no such field"),
     ("Input should be a valid dictionary", "must be an object"),
     ("List should have at least 1 item", "must not be empty"),
+    ("Input should be a valid list", "must be a list"),
+    ("Input should be a valid tuple", "must be a list"),
+    (
+        "String should match pattern '^([01][0-9]|2[0-3]):[0-5][0-9]$'",
+        "write it as HH:MM, from 00:00 to 23:59",
+    ),
+    ("String should match pattern '^(([01][0-9]|2[0-3])", "write it as HH:MM, from 00:00 to 24:00"),
     (
         f"String should match pattern '{WORD}'",
         "may hold letters, digits and . : @ / + - _, and no space",

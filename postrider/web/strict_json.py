@@ -30,7 +30,9 @@ class StrictJSONProvider(DefaultJSONProvider):
         except RecursionError:
             raise InvalidRequest("body", "is nested too deeply") from None
         except ValueError as error:  # also a number of more digits than Python converts
-            raise InvalidRequest("body", f"is not JSON: {error}") from None
+            long = "int_max_str_digits" in str(error)
+            why = "holds a number of too many digits" if long else f"is not JSON: {error}"
+            raise InvalidRequest("body", why) from None
         if value is None:  # which would pass for a body that was left out
             raise InvalidRequest("body", "must be an object, not null")
         if _HALF_WRITTEN.search(text) and (where := _half_in(value)) is not None:
