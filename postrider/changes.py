@@ -13,6 +13,7 @@ from typing import Any, Literal
 import redis
 
 from postrider import records
+from postrider.errors import InvalidRequest
 from postrider.model import STATES, State
 from postrider.scripts import Scripts, unavailable_when_redis_is
 from postrider.vault import KEYLESS, Vault
@@ -97,11 +98,18 @@ class Changes:
         return done
 
     @unavailable_when_redis_is
-    def rewrite(self, message_id: str, body: str) -> None:
-        """Gives a message another text; what has gone, or is being sent, went with the old one."""
-        client: Any = self.redis
+    def rewrite(self, message_id: str, body: str) -> Changed:
+        """Gives what waits of a message another text; where none does, nothing. Raises InvalidRequest when it was too often."""
         kept = self.vault.seal(body, records.body_of(message_id))
-        client.hset(f"pr:m:{message_id}", "body", kept)
+        told = self.scripts.run("rewrite", message_id, kept)
+        if told == b"often":
+            raise InvalidRequest(
+                "body",
+                "was changed 20 times since a part of it went; stop the rest, and send that anew",
+            )
+        done = Changed()
+        done.add(told)
+        return done
 
     @unavailable_when_redis_is
     def sweep(self, now: datetime, most: int = 10) -> None:

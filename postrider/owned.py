@@ -14,6 +14,14 @@ LOOKED_AT = 20_000
 COUNTED = 100_000
 Place = tuple[float, str]
 """Time and id: where an entry stands."""
+Row = tuple[Any, ...]
+"""Time (s), id, record; text and due time, where it went with others than its message has now."""
+
+
+def row_of(told: Sequence[bytes]) -> Row:
+    """A row as page.lua tells of it."""
+    id_, at, *rest = told
+    return (float(at), id_.decode(), *rest)
 
 
 class Owned:
@@ -25,9 +33,9 @@ class Owned:
 
     def page(
         self, lists: Sequence[str], order: Literal["up", "down"], limit: int, at: str, behind: str
-    ) -> tuple[list[tuple[float, str, bytes]], Place | None]:
+    ) -> tuple[list[Row], Place | None]:
         """The next `limit` rows (time, id, record) over all lists, and where to go on, or None."""
-        found: list[tuple[float, str, bytes]] = []
+        found: list[Row] = []
         ends: list[Place] = []  # how far those lists were seen that go on
         for key in lists:
             rows, end = self._look(key, order, limit + 1, at, behind)
@@ -44,13 +52,13 @@ class Owned:
 
     def _look(
         self, key: str, order: str, most: int, at: str, behind: str
-    ) -> tuple[list[tuple[float, str, bytes]], Place | None]:
-        found: list[tuple[float, str, bytes]] = []
+    ) -> tuple[list[Row], Place | None]:
+        found: list[Row] = []
         for _ in range(LOOKED_AT // CHUNK):
             _, rows, texts, looked_at, last, time = self._scripts.run(
                 "page", key, order, CHUNK, at, behind, self._owner
             )
-            found += ((float(score), id_.decode(), record) for id_, score, record in rows)
+            found += (row_of(row) for row in rows)
             self.messages += texts
             if looked_at < CHUNK:
                 return found, None

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -118,6 +118,16 @@ def messages(flat: Sequence[Any], vault: Vault = KEYLESS) -> dict[str, Message]:
 def message(mid: str, flat: Sequence[bytes], vault: Vault = KEYLESS) -> Message:
     """A message out of all its fields: name, value, name, value ... Raises Unreadable."""
     return _readable(_message(mid, dict(zip(flat[::2], flat[1::2], strict=True)), vault))
+
+
+def as_it_went(found: Message, body: bytes, due: bytes, *, vault: Vault) -> Message:
+    """A message with the text and due time that one of its deliveries went with; b"": as it is now. Raises Unreadable."""
+    text = vault.open(body, body_of(found.id)) if body[:1] == b"\0" else body
+    return replace(
+        found,
+        body=text.decode() if body else found.body,
+        due_at=moment(due) if due else found.due_at,
+    )
 
 
 def _readable(found: Message) -> Message:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,11 +70,24 @@ class Resealing:
         cursor: int | None = None
         while cursor != 0:
             cursor, keys = client.scan(cursor or 0, match="pr:[ms]:*", count=CHUNK)
-            yield [field for key in keys for field in _fields(key)]
+            yield [
+                field
+                for key, was in zip(keys, self._was(keys), strict=True)
+                for field in _fields(key, was)
+            ]
         cursor = None
         while cursor != 0:
             cursor, notes = client.hscan("pr:inbox", cursor or 0, count=CHUNK)
             yield [(b"pr:inbox", key, note_of(key.decode())) for key in notes]
+
+    @unavailable_when_redis_is
+    def _was(self, keys: Sequence[bytes]) -> list[int]:
+        """How many earlier texts each of these holds."""
+        pipe: Any = self.redis.pipeline(transaction=False)
+        for key in keys:
+            pipe.hget(key, "was")
+        found = pipe.execute(raise_on_error=False)  # some are no hashes
+        return [int(was) if isinstance(was, bytes) else 0 for was in found]
 
     @unavailable_when_redis_is
     def _texts(self, fields: list[Field], done: Resealed) -> int:
@@ -134,12 +147,13 @@ class Resealing:
         return 1
 
 
-def _fields(key: bytes) -> Iterator[Field]:
+def _fields(key: bytes, was: int) -> Iterator[Field]:
     kind, _, id_ = key.decode().removeprefix("pr:").partition(":")
     if ":" in id_:
         return
     if kind == "m":
-        yield key, b"body", records.body_of(id_)
+        for name in (b"body", *(b"body:%d" % n for n in range(1, was + 1))):
+            yield key, name, records.body_of(id_)
         yield key, b"template", records.template_of(id_)
     else:
         yield key, b"body", body_of(id_)

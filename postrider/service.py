@@ -70,7 +70,6 @@ _WHEN = {
     "cancel": "only what waits can be stopped",
     "retry": "only what failed, was cancelled, has expired, was suppressed or is unknown and on hold can be sent again",
 }
-_NOT_GONE = (State.SCHEDULED, State.RETRYING, State.PAUSED)
 SWEEP_S = 2.0
 """Seconds for which one sweep forgets at most."""
 RESCUE_AFTER_S = 30.0
@@ -321,12 +320,15 @@ class Service:
         done = Changed()
         if send_at is not None:
             self.checks.time(send_at, self.store.now())
+            expires_at = message.terms.expires_at
+            if expires_at is not None and send_at >= expires_at:
+                raise InvalidRequest(
+                    "send_at",
+                    f"is not before {expires_at:%Y-%m-%dT%H:%M:%SZ}, when the message expires",
+                )
         if body is not None:
             self.checks.text(message, body)
-            self.changes.rewrite(message.id, body)
-            if send_at is None and paused is None:  # else what follows tells whom it reached
-                for state, n in self.message(message_id, owner).counts.items():
-                    (done.changed if state in _NOT_GONE else done.unchanged)[state] = n
+            done = self.changes.rewrite(message.id, body)  # what may follow tells whom it reached
         if paused is True:
             done = self.changes.message("pause", message.id)
         if send_at is not None:
@@ -340,6 +342,9 @@ class Service:
     ) -> Found:
         """Stops one, or sends it again; gives it as it then is. Raises NotFound, IllegalTransition."""
         found = self.delivery(id_, owner)
+        expires_at = found.message.terms.expires_at
+        if what == "retry" and expires_at is not None and expires_at <= self.store.now():
+            raise IllegalTransition("its message has expired; send it as a new one")
         if not self.changes.deliveries(what, [id_]).total:
             state = self.delivery(id_, owner).delivery.state
             raise IllegalTransition(f"it is {state}; {_WHEN[what]}")

@@ -38,7 +38,7 @@ from postrider.model import (
     State,
     Verdict,
 )
-from postrider.owned import Owned
+from postrider.owned import Owned, Row, row_of
 from postrider.room import Room, size_of
 from postrider.scripts import Scripts, unavailable_when_redis_is
 from postrider.settings import Durability
@@ -194,11 +194,18 @@ def _demand_ok(told: str) -> None:
 
 
 def _listed(
-    rows: Iterable[tuple[float, str, bytes]], texts: Sequence[Any], vault: Vault
+    rows: Iterable[Row], texts: Sequence[Any], vault: Vault, *, waits: bool
 ) -> list[Listed]:
-    """Rows (time, id, record) with their messages, as a script gives them."""
-    messages = records.messages(texts, vault)
-    return [(records.delivery(id_, raw), messages[id_.partition("-")[0]]) for _, id_, raw in rows]
+    """Rows with their messages, as a script gives them: each as its delivery has it, or had it when it went."""
+    messages, listed = records.messages(texts, vault), list[Listed]()
+    for at, id_, raw, *went_with in rows:
+        message = messages[id_.partition("-")[0]]
+        if waits and at != message.due_at.timestamp():
+            message = replace(message, due_at=records.moment(at))
+        elif went_with:
+            message = records.as_it_went(message, *went_with, vault=vault)
+        listed.append((records.delivery(id_, raw), message))
+    return listed
 
 
 class Store:
@@ -471,19 +478,20 @@ class Store:
             owned = Owned(self.scripts, owner)
             own, end = owned.page(lists, order, limit, at, behind)
             last = records.cursor(*end) if end else None
-            return Page(_listed(own, owned.messages, self.vault), owned.total(lists), last)
+            rows_ = _listed(own, owned.messages, self.vault, waits=order == "up")
+            return Page(rows_, owned.total(lists), last)
         total = 0
         texts: list[Any] = []
-        found: list[tuple[float, str, bytes]] = []
+        found: list[Row] = []
         for key in lists:
             count, rows, told, *_ = self.scripts.run("page", key, order, limit + 1, at, behind, "")
             total += count
             texts += told
-            found += ((float(score), id_.decode(), record) for id_, score, record in rows)
+            found += (row_of(row) for row in rows)
         found.sort(key=lambda row: row[:2], reverse=order == "down")
         shown = found[:limit]
         last = records.cursor(*shown[-1][:2]) if len(found) > limit else None
-        return Page(_listed(shown, texts, self.vault), total, last)
+        return Page(_listed(shown, texts, self.vault, waits=order == "up"), total, last)
 
     @unavailable_when_redis_is
     def owners(self, mids: Sequence[str]) -> list[str | None]:

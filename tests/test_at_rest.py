@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from messengers.base import File, Note
+from messengers.base import File, Note, Retry, Sent
 from messengers.base import Incoming as Said
 from postrider import records
 from postrider.attempts import UNREADABLE_S
@@ -451,6 +451,26 @@ def test_all_that_is_kept_can_be_encrypted_anew_and_old_keys_go(
     assert not [path for path in again.files.folder.iterdir() if path.suffix != ".sealed"]
     done = Resealing(client, again.files, again.vault).run()
     assert (done.texts, done.files) == (0, 0)
+
+
+def test_the_text_that_a_part_went_with_is_encrypted_and_renewed_too(
+    make: Make, client: redis.Redis, vault: Vault
+) -> None:
+    service = make(on=True)
+    both = (Recipient("ana", "sandbox"), Recipient("ben", "sandbox"))
+    mid = service.accept(NewMessage(f"{SECRET} first", both))[0].id
+    sent, waits = service.sender.claim("w", 2).claims
+    ends = [service.sender.verdict(sent, Sent("1")), service.sender.verdict(waits, Retry("503"))]
+    service.sender.record("w", ends)
+    service.change(mid, None, body=f"{SECRET} second")
+    vault.rotate()
+    again = make(on=True)
+    assert Resealing(client, again.files, again.vault).run().texts == 2
+    for path in vault.ring.paths()[1:]:
+        path.unlink()
+    assert b"planted" not in in_redis(client)
+    ((_, shown),) = make(on=True).finished(10, None).rows
+    assert shown.body == f"{SECRET} first"
 
 
 def test_renewing_goes_on_behind_what_it_cannot_read(

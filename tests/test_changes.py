@@ -3,12 +3,13 @@
 import random
 import threading
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 import redis
 
 from postrider.changes import Changes
+from postrider.errors import InvalidRequest
 from postrider.finding import Finder, Wanted
 from postrider.model import (
     MOVES,
@@ -22,7 +23,7 @@ from postrider.model import (
     Verdict,
     new_message_id,
 )
-from postrider.store import Store
+from postrider.store import Page, Store
 from tests.conftest import wait_until
 
 SPECS = {
@@ -133,6 +134,67 @@ def test_a_moved_one_goes_at_its_new_time(store: Store, changes: Changes, finder
     assert [row.at for row in found] == [at, at]
     assert found[0].message.due_at == at
     wait_until(lambda: len(claim(store)) == 2, 2)
+
+
+def bodies(page: Page) -> dict[str, tuple[str, datetime]]:
+    """Recipient -> the text and time that the list shows."""
+    return {d.recipient.uuid: (m.body, m.due_at) for d, m in page.rows}
+
+
+def test_what_has_gone_keeps_its_text_and_its_time(store: Store, changes: Changes) -> None:
+    message = post(store, 4)
+    due = message.due_at
+    gone, on_its_way, comes_back, waits = sorted(claim(store), key=lambda c: c.recipient.uuid)
+    end(store, [gone], State.SENT)
+    end(store, [waits], State.RETRYING, 60)
+    assert changes.rewrite(message.id, "Second").changed == {State.RETRYING: 1}
+    end(store, [on_its_way], State.SENT)
+    end(store, [comes_back], State.RETRYING, 0)
+    (again,) = claim(store)
+    assert again.message.body == "Second"
+    end(store, [again], State.SENT)
+    tomorrow = store.now() + timedelta(days=1)
+    assert changes.message("move", message.id, tomorrow).total == 1
+    assert changes.rewrite(message.id, "Third").total == 1
+    assert bodies(store.finished(10)) == {
+        "0": ("Hi", due),
+        "1": ("Hi", due),
+        "2": ("Second", due),
+    }
+    assert bodies(store.scheduled(10)) == {"3": ("Third", tomorrow)}
+
+
+def test_where_nothing_waits_nothing_is_rewritten_or_moved(store: Store, changes: Changes) -> None:
+    message = post(store, 2)
+    end(store, claim(store), State.SENT)
+    shown = store.finished(10)
+    assert changes.rewrite(message.id, "Other").unchanged == {State.SENT: 2}
+    assert changes.message("move", message.id, store.now() + timedelta(days=1)).total == 0
+    assert store.finished(10) == shown
+    assert changes.rewrite("nobody", "Other").changed == {}
+
+
+def test_a_text_is_changed_20_times_once_a_part_of_it_went(store: Store, changes: Changes) -> None:
+    message = post(store, 2)
+    for n in range(30):
+        changes.rewrite(message.id, f"Before {n}")
+    sent, waits = claim(store)
+    end(store, [waits], State.RETRYING, 60)
+    end(store, [sent], State.SENT)
+    for n in range(20):
+        changes.rewrite(message.id, f"After {n}")
+    with pytest.raises(InvalidRequest, match=r"^body: was changed 20 times"):
+        changes.rewrite(message.id, "Once more")
+
+
+def test_the_list_shows_when_each_will_go(store: Store) -> None:
+    now = store.now()
+    late = Recipient("2", "sandbox", send_at=now + timedelta(days=2))
+    soon = now + timedelta(days=1)
+    store.accept(
+        new_message_id(now), NewMessage("Hi", (Recipient("1", "sandbox"), late), soon), now
+    )
+    assert [m.due_at for _, m in store.scheduled(10).rows] == [soon, late.send_at]
 
 
 def test_a_paused_one_that_is_moved_stays_paused(store: Store, changes: Changes) -> None:

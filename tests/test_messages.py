@@ -16,7 +16,7 @@ from postrider.model import NewMessage, Recipient, new_message_id
 from postrider.repeats import Once
 from postrider.service import Service
 from postrider.store import Store
-from tests.conftest import Api
+from tests.conftest import Api, wait_until
 
 ANA = {"uuid": "1", "service": "whatsapp"}
 BEN = {"uuid": "2", "service": "telegram"}
@@ -361,6 +361,31 @@ def test_the_same_text_is_refused_to_the_same_recipient(api: Api, client: redis.
 
 
 # -- changed
+
+
+def test_what_expires_is_neither_moved_behind_that_nor_sent_again(
+    api: Api, service: Service
+) -> None:
+    mid = post(api, send_in_s=0.2, expires_at="2035-01-01T00:00:00Z")["id"]
+    refused = api.patch(f"{ALL}/{mid}", json={"send_at": "2035-01-02 00:00:00"})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (400, "send_at")
+    assert "2035-01-01T00:00:00Z" in refused.text
+    assert api.get(f"{ALL}/{mid}").json()["due_at"] < "2035"
+    soon = service.store.now() + timedelta(seconds=0.5)
+    gone = post(api, send_in_s=0.4, expires_at=soon.isoformat())["id"]
+    wait_until(lambda: service.store.now() > soon, 5, "its end")
+    service.sweep()
+    again = api.post(f"/api/v1/deliveries/{gone}-0/retry", json={})
+    assert again.status_code == 409
+    assert "has expired; send it as a new one" in again.text
+
+
+def test_what_was_accepted_up_to_the_end_of_time_is_all(api: Api) -> None:
+    post(api)
+    far = {"to": "9999-12-31 23:59:59"}
+    assert len(api.get(ALL, params=far).json()["messages"]) == 1
+    assert len(api.get("/api/v1/deliveries", params=far).json()["deliveries"]) == 2
+    assert api.get(ALL, params={"from": far["to"]}).json()["messages"] == []
 
 
 def test_it_is_moved_paused_resumed_and_rewritten(api: Api, service: Service) -> None:

@@ -283,12 +283,9 @@ def resume(args: argparse.Namespace) -> int:
 def rewrite(args: argparse.Namespace) -> int:
     """Gives what has not gone of a message another text."""
     with opened() as desk:
-        desk.service.change(args.id, None, body=args.body)
+        done = desk.service.change(args.id, None, body=args.body)
         desk.note("rewrite", args.id)
-    if args.json:
-        return say_json(showing.changed(Changed()))
-    say("What has not gone has another text.")
-    return 0
+    return _tell(args, done, "rewritten")
 
 
 @told

@@ -8,7 +8,9 @@
 --                                      more (JSON: what only the sender of a delivery has to know), change (one
 --                                      that goes on), changed, n:<state letter> (how many are there, see `moves`),
 --                                      files (JSON), file_ids (those of them that we keep), partial (a delivery has
---                                      failed of which some files have gone)
+--                                      failed of which some files have gone), was (how often it was changed while a
+--                                      part of it had gone), and of each such time until:<n> (s), due:<n>, body:<n> (none
+--                                      where the text stayed): see `went_with`
 --   pr:file:<file>             hash    see files.py
 --   pr:file:<file>:of          set     who needs it, see `hold_files`
 --   pr:files:unused            zset    file that none needs -> when it is deleted (s)
@@ -533,6 +535,45 @@ local function disarm(mid, idx, r)
     call('ZREM', 'pr:stopped:' .. (call('HGET', 'pr:m:' .. mid, 'owner') or ''), job_id)
   elseif r.deaths then call('ZREM', 'pr:alone', job_id) end
   return job_id
+end
+
+local MOST_WAS = 20
+
+-- Keeps, before a message is changed, what the part of it that has gone went with; its text, too, if that is to change. Gives
+-- whether there is room for one more.
+local function keep_as_it_was(mid, with_text)
+  local message = 'pr:m:' .. mid
+  local n = call('HINCRBY', message, 'was', 1)
+  if n > MOST_WAS then
+    call('HINCRBY', message, 'was', -1)
+    return false
+  end
+  local body, due = unpack(call('HMGET', message, 'body', 'due'))
+  call('HSET', message, 'until:' .. n, seconds(NOW), 'due:' .. n, due)
+  if with_text then call('HSET', message, 'body:' .. n, body) end
+  return true
+end
+
+local was = {} -- message -> how often it was changed while a part of it had gone: read once in a script
+
+-- The text and the due time that a delivery went with which ended at `at`, where its message has others by now; else nil.
+local function went_with(mid, idx, at)
+  local message = 'pr:m:' .. mid
+  was[mid] = was[mid] or tonumber(call('HGET', message, 'was') or 0)
+  if was[mid] == 0 then return nil end
+  for line in string.gmatch(call('HGET', bucket('a', mid, idx), idx) or '', '[^\n]+') do
+    local told = cjson.decode(line)
+    if #told >= 5 then at = told[1] end -- an attempt: when its text was read
+  end
+  local body, due = nil, nil
+  for n = 1, was[mid] do
+    local until_at, its_due, its_body = unpack(call('HMGET', message, 'until:' .. n, 'due:' .. n, 'body:' .. n))
+    if at < tonumber(until_at) then
+      due = due or its_due
+      body = body or its_body
+    end
+  end
+  return body or '', due or ''
 end
 
 -- Moves delivery `r` to `state` and arms it for `due` with the next alarm; the job of the alarm before counts for nothing

@@ -109,7 +109,15 @@ if mid ~= '' then
   for idx = first, last do ids[#ids + 1] = delivery_id(mid, idx) end
   prefetch(ids)
   for idx = first, last do change(mid, idx) end
-  if what == 'move' and due then call('HSET', message, 'due', seconds(due), 'timed', 1) end
+  if what == 'move' and due and next(changed) and tonumber(call('HGET', message, 'due')) ~= due then
+    for state in pairs(counts_of(mid, all)) do
+      if not MAY.move[state] then
+        keep_as_it_was(mid, false)
+        break
+      end
+    end
+    call('HSET', message, 'due', seconds(due), 'timed', 1)
+  end
   if last + 1 < all then
     next_index = last + 1
     call('HSET', message, 'change', cjson.encode({ what, ARGV[2], next_index }))
