@@ -313,6 +313,19 @@ def test_what_is_urgent_or_was_there_before_goes_first_to_its_recipient(engine: 
     assert [c.message.id for c in found] == [high.id, first.id, low.id, low.id]
 
 
+def test_one_that_bears_the_mark_and_waits_nowhere_waits_again(engine: Engine) -> None:
+    engine.limits[TELEGRAM] = Limits(recipient_rate=5)
+    for _ in range(3):
+        engine.post("ana")
+    assert len(engine.claim()) == 1
+    assert engine.claim() == []
+    (turns,) = engine.client.keys("pr:turns:*")
+    engine.client.delete(turns)
+    assert len(until_there_are(1, engine.claim)) == 1
+    engine.store.rescue(late_s=-60)  # what nobody has called
+    assert len(until_there_are(1, engine.claim)) == 1
+
+
 def test_a_client_that_is_stopped_keeps_no_others_from_a_recipient(engine: Engine) -> None:
     engine.limits[TELEGRAM] = Limits(recipient_rate=10)
     engine.post("ana")

@@ -136,7 +136,7 @@ local OVERTAKES_S = { h = 3600, d = 0, l = -3600 }
 -- whatever has come back meanwhile.
 local function wait_turn(job_id, mid, idx, r, pace, at)
   local turns, id = turns_key(r), delivery_id(mid, idx)
-  if not r.turn then
+  if not (r.turn and call('ZSCORE', turns, job_id)) then
     local due = tonumber(call('ZSCORE', LISTS[r.state], id) or NOW)
     local dues, of_all = unpack(call('HMGET', 'pr:m:' .. mid, 'dues', 'due'))
     if not dues then due = math.min(due, tonumber(of_all)) end

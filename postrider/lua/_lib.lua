@@ -289,8 +289,8 @@ local function parse(raw)
   -- One that nothing has happened to, as most are.
   local s, q, m, name, to = string.match(raw, '^(%a)([hdl])([#@]*) (%a%S*) (.*)$')
   if s then
-    return { state = s, queue = q, turn = false, paid = false, counted = m ~= '' and m ~= '@', told = m ~= '' and m ~= '#', quota = false,
-      alarm = 0, attempts = 0, account = name, uuid = to }
+    return { state = s, queue = q, turn = false, paid = false, quota = false, counted = m ~= '' and m ~= '@',
+      told = m ~= '' and m ~= '#', alarm = 0, attempts = 0, account = name, uuid = to }
   end
   local state, queue, marks, deaths, rest = string.match(raw, '^(%a)([hdl])([+=#*@]*)!?(%d*) (.*)$')
   if not rest then return false end -- nothing, or nothing of ours
@@ -301,8 +301,8 @@ local function parse(raw)
     if not uuid then return false end
   end
   local function has(mark) return string.find(marks, mark, 1, true) ~= nil end
-  return { state = state, queue = queue, turn = has('+'), paid = has('='), counted = has('#'), told = has('@'), quota = has('*'),
-    deaths = tonumber(deaths), alarm = tonumber(alarm),
+  return { state = state, queue = queue, turn = has('+'), paid = has('='), counted = has('#'), told = has('@'),
+    quota = has('*'), deaths = tonumber(deaths), alarm = tonumber(alarm),
     attempts = tonumber(attempts), account = account, uuid = uuid }
 end
 
