@@ -33,6 +33,26 @@ from postrider.stopping import scope_of
 
 SHOWN = 1_000
 """Deliveries that the answer to a POST lists."""
+MESSAGE = (
+    *(
+        "id",
+        "body",
+        "state",
+        "reference",
+        "tags",
+        "accepted_at",
+        "due_at",
+        "due_local",
+        "expires_at",
+    ),
+    *("check_first", "total", "counts", "files", "format", "mail"),
+)
+"""What `message` shows, in this order."""
+DELIVERY = (
+    *("id", "message", "uuid", "service", "account", "state", "due_at", "ended_at", "attempts"),
+    *("reason", "provider_id", "reference"),
+)
+"""What `delivery` shows, in this order."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -230,19 +250,17 @@ def json_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     return (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def csv_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Rows of equal shape as CSV, below their names."""
+def csv_lines(rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> Iterator[str]:
+    """What stands in rows under these names, as CSV, below the names; which stand there, too, when there are no rows."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)
-    head: list[str] | None = None
+    writer.writerow(names)
     for row in rows:
-        if head is None:
-            head = list(row)
-            writer.writerow(head)
-        writer.writerow([_cell(row[name]) for name in head])
+        writer.writerow([_cell(row[name]) for name in names])
         yield buffer.getvalue()
         buffer.seek(0)
         buffer.truncate()
+    yield buffer.getvalue()
 
 
 def _cell(value: object) -> object:

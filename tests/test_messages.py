@@ -548,6 +548,18 @@ def test_an_export_holds_everything(api: Api) -> None:
     assert json.loads(line)["total"] == 1500
 
 
+@pytest.mark.parametrize("path", [ALL, "/api/v1/deliveries"])
+def test_an_export_of_nothing_has_its_names(api: Api, path: str) -> None:
+    post(api, tags=["there"])
+    found, none = (
+        api.get(path, headers={"Accept": "text/csv"}, params={"tag": tag}).text.splitlines()
+        for tag in ("there", "not there")
+    )
+    assert none == found[:1]
+    (shown, *_) = api.get(path).json()[path.rpartition("/")[2]]
+    assert none == [",".join(shown)]
+
+
 def test_what_is_late_is_dropped_when_that_was_asked(
     api: Api, service: Service, client: redis.Redis
 ) -> None:

@@ -6,7 +6,7 @@ What /api/v1 does for an admin, for whoever has a shell here. 1 where nothing co
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, get_args
 
@@ -125,7 +125,7 @@ def messages(args: argparse.Namespace) -> int:
     with opened() as desk:
         wanted = _wanted(args, desk)
         if args.csv or args.ndjson:
-            return _export(args, _every_message(desk, wanted))
+            return _export(args, _every_message(desk, wanted), showing.MESSAGE)
         found, after = desk.service.find_messages(wanted, args.limit, args.cursor)
     if args.json:
         rows = [showing.message(one, desk.zone) for one in found]
@@ -158,7 +158,8 @@ def deliveries(args: argparse.Namespace) -> int:
         wanted, now = _wanted(args, desk), desk.service.store.now()
         if args.csv or args.ndjson:
             every = desk.service.finder.all_deliveries(wanted)
-            return _export(args, (showing.delivery(one, now) for one in every))
+            each = (showing.delivery(one, now) for one in every)
+            return _export(args, each, showing.DELIVERY)
         found, after = desk.service.finder.deliveries(wanted, args.limit, args.cursor)
     if args.json:
         rows = [showing.delivery(one, now) for one in found]
@@ -174,9 +175,9 @@ def _delivery_row(one: Found, state: str, desk: Shell) -> tuple[str, ...]:
     return at, to.service, to.uuid, state, reason, one.delivery.id
 
 
-def _export(args: argparse.Namespace, rows: Iterable[dict[str, Any]]) -> int:
+def _export(args: argparse.Namespace, rows: Iterable[dict[str, Any]], names: Sequence[str]) -> int:
     if args.csv:
-        return shell.write_csv(rows)
+        return shell.write_csv(rows, names)
     # ASCII only, so that no text in it can reach a terminal as a command.
     sys.stdout.writelines(json.dumps(row) + "\n" for row in rows)
     return 0

@@ -188,9 +188,9 @@ def _in_words(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def write_csv(rows: Iterable[Mapping[str, Any]]) -> int:
-    """Rows as CSV; a terminal gets no text as it is."""
+def write_csv(rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> int:
+    """What stands in rows under these names, as CSV; a terminal gets no text as it is."""
     if sys.stdout.isatty():
         rows = ({k: printable(v) if isinstance(v, str) else v for k, v in r.items()} for r in rows)
-    sys.stdout.writelines(csv_lines(rows))
+    sys.stdout.writelines(csv_lines(rows, names))
     return 0

@@ -38,7 +38,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
         now = service.store.now()
         if kind := export.wanted():
             rows = (showing.delivery(f, now, who) for f in service.finder.all_deliveries(wanted))
-            return export.stream(kind, rows, "deliveries")
+            return export.stream(kind, rows, showing.DELIVERY, "deliveries")
         found, cursor = service.finder.deliveries(wanted, query_data.limit, query_data.cursor)
         return jsonify(deliveries=[showing.delivery(f, now, who) for f in found], next=cursor)
 

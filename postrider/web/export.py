@@ -1,6 +1,6 @@
 """Lists as CSV or NDJSON, streamed: as long as the list is, in the memory of one page."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from flask import Response, request
@@ -29,9 +29,11 @@ def wanted() -> Kind | None:
     return next((kind for kind in KINDS if kind == best), None)
 
 
-def stream(kind: Kind, rows: Iterable[Mapping[str, Any]], name: str) -> Response:
-    """An answer that grows while it is read. Redis away in the middle cuts it off, so that nobody takes a part for all."""
-    lines = showing.csv_lines(rows) if kind == CSV else showing.json_lines(rows)
+def stream(
+    kind: Kind, rows: Iterable[Mapping[str, Any]], names: Sequence[str], name: str
+) -> Response:
+    """An answer that grows while it is read: what stands in rows under these names. Redis away in the middle cuts it off, so that nobody takes a part for all."""
+    lines = showing.csv_lines(rows, names) if kind == CSV else showing.json_lines(rows)
     ending = "csv" if kind == CSV else "ndjson"
     headers = {"Content-Disposition": f'attachment; filename="{name}.{ending}"'}
     return Response(_in_parts(lines), content_type=f"{kind}; charset=utf-8", headers=headers)

@@ -56,7 +56,7 @@ def blueprint(service: Service, gate: Gate) -> APIBlueprint:
     def messages(query_data: MessagesIn) -> Response:
         wanted = asking.wanted(query_data, zone, client())
         if kind := export.wanted():
-            return export.stream(kind, _every(service, wanted, zone), "messages")
+            return export.stream(kind, _every(service, wanted, zone), showing.MESSAGE, "messages")
         found, cursor = service.find_messages(wanted, query_data.limit, query_data.cursor)
         return jsonify(messages=[showing.message(s, zone) for s in found], next=cursor)
 
