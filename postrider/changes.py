@@ -105,7 +105,7 @@ class Changes:
         if told == b"often":
             raise InvalidRequest(
                 "body",
-                "was changed 20 times since a part of it went; stop the rest, and send that anew",
+                "was changed too often since a part of it went; stop the rest, and send that anew",
             )
         done = Changed()
         done.add(told)

@@ -72,8 +72,8 @@ class Resealing:
             cursor, keys = client.scan(cursor or 0, match="pr:[ms]:*", count=CHUNK)
             yield [
                 field
-                for key, was in zip(keys, self._was(keys), strict=True)
-                for field in _fields(key, was)
+                for key, earlier in zip(keys, self._earlier(keys), strict=True)
+                for field in _fields(key, earlier)
             ]
         cursor = None
         while cursor != 0:
@@ -81,13 +81,13 @@ class Resealing:
             yield [(b"pr:inbox", key, note_of(key.decode())) for key in notes]
 
     @unavailable_when_redis_is
-    def _was(self, keys: Sequence[bytes]) -> list[int]:
+    def _earlier(self, keys: Sequence[bytes]) -> list[int]:
         """How many earlier texts each of these holds."""
         pipe: Any = self.redis.pipeline(transaction=False)
         for key in keys:
-            pipe.hget(key, "was")
+            pipe.hget(key, "earlier")
         found = pipe.execute(raise_on_error=False)  # some are no hashes
-        return [int(was) if isinstance(was, bytes) else 0 for was in found]
+        return [int(n) if isinstance(n, bytes) else 0 for n in found]
 
     @unavailable_when_redis_is
     def _texts(self, fields: list[Field], done: Resealed) -> int:
@@ -147,12 +147,12 @@ class Resealing:
         return 1
 
 
-def _fields(key: bytes, was: int) -> Iterator[Field]:
+def _fields(key: bytes, earlier: int) -> Iterator[Field]:
     kind, _, id_ = key.decode().removeprefix("pr:").partition(":")
     if ":" in id_:
         return
     if kind == "m":
-        for name in (b"body", *(b"body:%d" % n for n in range(1, was + 1))):
+        for name in (b"body", *(b"body:%d" % n for n in range(1, earlier + 1))):
             yield key, name, records.body_of(id_)
         yield key, b"template", records.template_of(id_)
     else:

@@ -52,9 +52,8 @@ def lines_of(env_file: Path | None) -> dict[str, str | None]:
         raise Misconfigured(f"{env_file}: cannot be read: {error.strerror}") from None
     faults = []
     for its in (read.original for read in parse_stream(io.StringIO(text)) if read.error):
-        line = (
-            its.line + len(its.string) - len(its.string.lstrip("\n"))
-        )  # it begins with the empty ones before it
+        # It begins with the empty ones before it.
+        line = its.line + len(its.string) - len(its.string.lstrip("\n"))
         faults.append(
             f"{env_file}: line {line} cannot be read: write it as NAME=VALUE, and close each quote in its line"
         )

@@ -478,8 +478,8 @@ class Store:
             owned = Owned(self.scripts, owner)
             own, end = owned.page(lists, order, limit, at, behind)
             last = records.cursor(*end) if end else None
-            rows_ = _listed(own, owned.messages, self.vault, waits=order == "up")
-            return Page(rows_, owned.total(lists), last)
+            theirs = _listed(own, owned.messages, self.vault, waits=order == "up")
+            return Page(theirs, owned.total(lists), last)
         total = 0
         texts: list[Any] = []
         found: list[Row] = []

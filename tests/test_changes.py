@@ -183,7 +183,7 @@ def test_a_text_is_changed_20_times_once_a_part_of_it_went(store: Store, changes
     end(store, [sent], State.SENT)
     for n in range(20):
         changes.rewrite(message.id, f"After {n}")
-    with pytest.raises(InvalidRequest, match=r"^body: was changed 20 times"):
+    with pytest.raises(InvalidRequest, match=r"^body: was changed too often"):
         changes.rewrite(message.id, "Once more")
 
 

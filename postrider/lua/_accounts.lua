@@ -148,5 +148,5 @@ local function wait_turn(job_id, mid, idx, r, pace, at)
   local before = call('ZRANK', turns, job_id)
   call('ZADD', LISTS[r.state], seconds(at + before * pace), id)
   call('HSET', 'rq:job:' .. job_id, 'status', 'scheduled')
-  if before == 0 then call_next(r) end
+  if before == 0 and at > NOW then call_next(r) end -- else whoever goes now does
 end

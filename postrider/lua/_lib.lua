@@ -8,7 +8,7 @@
 --                                      more (JSON: what only the sender of a delivery has to know), change (one
 --                                      that goes on), changed, n:<state letter> (how many are there, see `moves`),
 --                                      files (JSON), file_ids (those of them that we keep), partial (a delivery has
---                                      failed of which some files have gone), was (how often it was changed while a
+--                                      failed of which some files have gone), earlier (how often it was changed while a
 --                                      part of it had gone), and of each such time until:<n> (s), due:<n>, body:<n> (none
 --                                      where the text stayed): see `went_with`
 --   pr:file:<file>             hash    see files.py
@@ -492,6 +492,13 @@ end
 local function turn_key(r) return 'pr:to:' .. r.account .. ' ' .. r.uuid end
 local function turns_key(r) return 'pr:turns:' .. r.account .. ' ' .. r.uuid end
 
+-- Has `job_id`, whose delivery goes on waiting as it does, looked at again at that time (s).
+local function look_again(job_id, mid, idx, r, at)
+  call('ZADD', SCHEDULE, seconds(at), job_id)
+  call('ZADD', LISTS[r.state], seconds(at), delivery_id(mid, idx))
+  call('HSET', 'rq:job:' .. job_id, 'status', 'scheduled')
+end
+
 local function in_ms(span_s) return math.max(1, math.min(math.ceil(span_s * 1000), 1e12)) end
 
 -- Of those that wait for a recipient that gets one at a time, the first is armed for when that is. Whoever goes, or waits no
@@ -503,11 +510,7 @@ local function call_next(r)
     local job_id = call('ZRANGE', turns, 0, 0)[1]
     if not job_id then return call('PEXPIRE', key, in_ms(at - NOW)) end
     local mid, idx, first = sendable(job_id)
-    if first then
-      call('ZADD', SCHEDULE, seconds(at), job_id)
-      call('ZADD', LISTS[first.state], seconds(at), delivery_id(mid, idx))
-      return call('HSET', 'rq:job:' .. job_id, 'status', 'scheduled')
-    end
+    if first then return look_again(job_id, mid, idx, first, at) end
     call('ZREM', turns, job_id)
   end
 end
@@ -537,15 +540,15 @@ local function disarm(mid, idx, r)
   return job_id
 end
 
-local MOST_WAS = 20
+local MOST_EARLIER = 20 -- of one message
 
 -- Keeps, before a message is changed, what the part of it that has gone went with; its text, too, if that is to change. Gives
 -- whether there is room for one more.
 local function keep_as_it_was(mid, with_text)
   local message = 'pr:m:' .. mid
-  local n = call('HINCRBY', message, 'was', 1)
-  if n > MOST_WAS then
-    call('HINCRBY', message, 'was', -1)
+  local n = call('HINCRBY', message, 'earlier', 1)
+  if n > MOST_EARLIER then
+    call('HINCRBY', message, 'earlier', -1)
     return false
   end
   local body, due = unpack(call('HMGET', message, 'body', 'due'))
@@ -554,19 +557,19 @@ local function keep_as_it_was(mid, with_text)
   return true
 end
 
-local was = {} -- message -> how often it was changed while a part of it had gone: read once in a script
+local earlier = {} -- message -> how often it was changed while a part of it had gone: read once in a script
 
 -- The text and the due time that a delivery went with which ended at `at`, where its message has others by now; else nil.
 local function went_with(mid, idx, at)
   local message = 'pr:m:' .. mid
-  was[mid] = was[mid] or tonumber(call('HGET', message, 'was') or 0)
-  if was[mid] == 0 then return nil end
+  earlier[mid] = earlier[mid] or tonumber(call('HGET', message, 'earlier') or 0)
+  if earlier[mid] == 0 then return nil end
   for line in string.gmatch(call('HGET', bucket('a', mid, idx), idx) or '', '[^\n]+') do
     local told = cjson.decode(line)
     if #told >= 5 then at = told[1] end -- an attempt: when its text was read
   end
   local body, due = nil, nil
-  for n = 1, was[mid] do
+  for n = 1, earlier[mid] do
     local until_at, its_due, its_body = unpack(call('HMGET', message, 'until:' .. n, 'due:' .. n, 'body:' .. n))
     if at < tonumber(until_at) then
       due = due or its_due

@@ -106,13 +106,6 @@ local function set_aside(job_id, since, mid, idx, r)
   return true
 end
 
--- Arms one again, for when its messenger no longer asks us to wait with its recipient.
-local function await_pause(job_id, mid, idx, r, at)
-  call('ZADD', SCHEDULE, seconds(at), job_id)
-  call('ZADD', LISTS[r.state], seconds(at), delivery_id(mid, idx))
-  call('HSET', 'rq:job:' .. job_id, 'status', 'scheduled')
-end
-
 -- Which delivery goes to this one's recipient now: this one, or who was there before it; nil when that is not yet.
 local function whose_turn(a, job_id, mid, idx, r)
   local pace, paused = pace_with(a, r), pause_with(r) > NOW
@@ -120,7 +113,7 @@ local function whose_turn(a, job_id, mid, idx, r)
     leave_turns(job_id, r) -- of a pace that was
     if not paused then return job_id, mid, idx, r end
     save(mid, idx, r)
-    await_pause(job_id, mid, idx, r, pause_with(r))
+    look_again(job_id, mid, idx, r, pause_with(r))
     return nil
   end
   if not paused and not r.turn and uses_first_turn(r, pace) then return job_id, mid, idx, r end
@@ -186,7 +179,7 @@ local function one_alone()
         goes(job_id, mid, idx, r, how == '' and 'alone' or how)
         return true
       end
-      await_pause(job_id, mid, idx, r, pause_with(r))
+      look_again(job_id, mid, idx, r, pause_with(r))
     else
       stay[#stay + 1] = seconds(NOW)
       stay[#stay + 1] = job_id

@@ -10,6 +10,7 @@ call('HINCRBY', 'pr:queued', r.account, -1)
 
 local a = account(r.account)
 local at, pace = NOW, a.spec and pace_with(a, r) or 0
+local free = free_at(r, pace)
 if not a.spec then
   at = NOW + UNKNOWN_ACCOUNT_S
 elseif a.stopped or stopped_client(mid) then
@@ -18,13 +19,12 @@ elseif a.paused and a.go == 0 then
   at = math.max(a.again or 0, NOW + PROBE_S)
 elseif a.day and a.sent >= a.spec.cap and not r.paid then
   at = a.again -- whom that day has room for is for that day to say
-elseif free_at(r, pace) > NOW then
-  at = free_at(r, pace)
-  rearm(mid, idx, r, r.state, at)
+elseif free > NOW then
+  rearm(mid, idx, r, r.state, free)
   if pace > 0 then
     job_id = job_id_of(mid, idx, r.alarm)
     call('ZREM', SCHEDULE, job_id)
-    wait_turn(job_id, mid, idx, r, pace, at)
+    wait_turn(job_id, mid, idx, r, pace, free)
   end
   return { seconds(NOW), {}, {} }
 elseif not r.paid then
