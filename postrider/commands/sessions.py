@@ -10,7 +10,7 @@ from messengers.phones import Code
 from postrider import linked, qr
 from postrider.commands import shell
 from postrider.commands.shell import Parsers, Shell, opened, show_rows
-from postrider.commands.terminal import refuse, say, say_json, told
+from postrider.commands.terminal import refuse, say, say_json, told, uninterrupted
 from postrider.errors import IllegalTransition, NotFound, Unavailable
 from postrider.model import Client
 from postrider.sessions import Session
@@ -245,15 +245,17 @@ class _Linking:
             f"Scan it with the phone{lives}: WhatsApp, Linked devices, Link a device.",
             f"Or type a code there: postrider sessions pair {self.session.id} NUMBER",
         ]
-        sys.stdout.write("\n".join(lines) + "\n")
-        sys.stdout.flush()
-        self._drawn, self._lines, self._said = digest, len(lines), ""
+        with uninterrupted():  # `_erase` must know what stands there
+            sys.stdout.write("\n".join(lines) + "\n")
+            sys.stdout.flush()
+            self._drawn, self._lines, self._said = digest, len(lines), ""
 
     def _erase(self) -> None:
         """Leaves no code on a terminal that can be scanned no more, or must not be."""
-        if self._lines and sys.stdout.isatty():
-            sys.stdout.write(f"\x1b[{self._lines}F\x1b[J")
-        self._lines, self._drawn = 0, ""
+        with uninterrupted():
+            if self._lines and sys.stdout.isatty():
+                sys.stdout.write(f"\x1b[{self._lines}F\x1b[J")
+            self._lines, self._drawn = 0, ""
 
     def _tell(self, line: str) -> None:
         """Says it once."""

@@ -1,5 +1,6 @@
 """A terminal and a camera: what a command draws, as pixels, and what a scanner makes of that."""
 
+import io
 import os
 import pty
 import signal
@@ -8,9 +9,11 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import pytest
+import pyte
+import zxingcpp
+from PIL import Image
 
 from tests.conftest import POSTRIDER, wait_until
 
@@ -19,48 +22,31 @@ CELL = 4
 """Pixels of a character, across; twice as many down."""
 
 
-def scanned(picture: bytes) -> str:
-    """What the QR code on a PNG says."""
-    cv2 = pytest.importorskip("cv2", reason="opencv-python-headless is missing: no code is scanned")
-    numpy = pytest.importorskip("numpy")
-    return _decoded(cv2, cv2.imdecode(numpy.frombuffer(picture, numpy.uint8), cv2.IMREAD_COLOR))
-
-
-def _decoded(cv2: Any, picture: Any) -> str:
-    """What a scanner makes of it that is held nearer and farther, as people do; '' when it finds nothing."""
-    for near in (1, 0.6, 1.5, 2):
-        held = cv2.resize(picture, None, fx=near, fy=near, interpolation=cv2.INTER_AREA)
-        for blurred in (held, cv2.GaussianBlur(held, (3, 3), 0)):
-            text, *_ = cv2.QRCodeDetector().detectAndDecode(blurred)
-            if text:
-                return str(text)
-    return ""
+def scanned(picture: bytes | Image.Image) -> str:
+    """What the QR code on a picture (a PNG, or one that is open) says; '' when there is none."""
+    if isinstance(picture, bytes):
+        picture = Image.open(io.BytesIO(picture))
+    found = zxingcpp.read_barcodes(picture, formats=zxingcpp.BarcodeFormat.QRCode)
+    return found[0].text if found else ""
 
 
 def seen(output: str, *, theme: str = "000000") -> str:
     """What a scanner reads off a terminal that was sent `output`. `theme`: the colour of its background."""
-    cv2 = pytest.importorskip("cv2", reason="opencv-python-headless is missing: no code is scanned")
-    numpy = pytest.importorskip("numpy")
-    pyte = pytest.importorskip("pyte", reason="pyte is missing: no terminal is looked at")
     screen = pyte.Screen(COLUMNS, LINES)
     pyte.Stream(screen).feed(output.replace("\r\n", "\n").replace("\n", "\r\n"))
-    picture = numpy.zeros((LINES * CELL * 2, COLUMNS * CELL, 3), numpy.uint8)
+    picture = Image.new("RGB", (COLUMNS * CELL, LINES * CELL * 2))
     ink = "ffffff" if theme == "000000" else "000000"
     for y in range(LINES):
         for x in range(COLUMNS):
             cell = screen.buffer[y][x]
-            fore = _rgb(ink if cell.fg == "default" else cell.fg)
-            back = _rgb(theme if cell.bg == "default" else cell.bg)
-            upper = fore if cell.data in "█▀" else back
-            lower = fore if cell.data in "█▄" else back
+            fore = f"#{ink if cell.fg == 'default' else cell.fg}"
+            back = f"#{theme if cell.bg == 'default' else cell.bg}"
             left, top = x * CELL, y * CELL * 2
-            picture[top : top + CELL, left : left + CELL] = upper
-            picture[top + CELL : top + 2 * CELL, left : left + CELL] = lower
-    return _decoded(cv2, picture)
-
-
-def _rgb(colour: str) -> tuple[int, int, int]:
-    return int(colour[:2], 16), int(colour[2:4], 16), int(colour[4:], 16)
+            picture.paste(fore if cell.data in "█▀" else back, (left, top, left + CELL, top + CELL))
+            picture.paste(
+                fore if cell.data in "█▄" else back, (left, top + CELL, left + CELL, top + 2 * CELL)
+            )
+    return scanned(picture)
 
 
 class Terminal:

@@ -22,6 +22,7 @@ from postrider.service import Service
 from postrider.sessions import Session, Sessions
 from postrider.settings import Settings
 from tests.conftest import wait_until
+from tests.phones.screen import scanned
 from tests.phones.slack import CHANNEL, TOKEN, Answer, FakeSlack
 from tests.receiver import Receiver, Says
 from tests.sidecar import Sidecar
@@ -102,16 +103,6 @@ def scene(client: redis.Redis, sessions: Sessions, session: Session, settings: S
     return Scene(client, sessions, settings)
 
 
-def read(png: bytes) -> str:
-    """What a QR code in a picture says, to a decoder that is not ours."""
-    cv2 = pytest.importorskip("cv2", reason="opencv-python-headless is missing: no code was read")
-    import numpy as np  # noqa: PLC0415 - comes with it
-
-    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
-    text, *_ = cv2.QRCodeDetector().detectAndDecode(picture)
-    return str(text)
-
-
 def lives_s(text: str) -> int:
     found = re.search(r"it lives (\d+) s, until \d\d:\d\d:\d\d UTC", text)
     assert found, text
@@ -131,13 +122,13 @@ def test_a_code_stands_in_the_channel_with_how_long_it_lives(
     assert f"code 1 of {MOST}" in said.text
     assert 20 < lives_s(said.text) <= 60
     assert shown.name == "shop-1.png"
-    assert read(shown.content) == text
+    assert scanned(shown.content) == text
 
 
 @pytest.mark.parametrize("length", [24, 120, 237, 400])
 def test_what_is_drawn_is_what_a_decoder_reads(length: int) -> None:
     text = ("2@" + base64.b64encode(bytes(range(256)) * 2).decode())[:length]
-    assert read(drawn(Code(b"", text))) == text
+    assert scanned(drawn(Code(b"", text))) == text
     assert drawn(Code(b"\x89PNG as the sidecar drew it", text)) == b"\x89PNG as the sidecar drew it"
 
 
@@ -146,7 +137,7 @@ def test_the_next_code_takes_the_place_of_the_one_before(scene: Scene, slack: Fa
     wait_until(lambda: slack.shown)
     second = scene.shows()
     wait_until(lambda: [p.name for p in slack.shown] == ["shop-2.png"])
-    assert first != second == read(slack.shown[0].content)
+    assert first != second == scanned(slack.shown[0].content)
     (said,) = slack.messages
     assert f"code 2 of {MOST}" in said.text
     assert 0 <= lives_s(said.text) <= 20
@@ -411,7 +402,7 @@ def test_places_that_take_files_get_each_code_and_which_is_the_newest(
         texts.append(others.shows())
         wait_until(lambda n=n: len(places.calls) == n)
     sent = [call.json for call in places.calls]
-    assert [read(base64.b64decode(s["attachments"][0]["base64"])) for s in sent] == texts
+    assert [scanned(base64.b64decode(s["attachments"][0]["base64"])) for s in sent] == texts
     assert "the newest" not in sent[0]["message"]
     assert "It is the newest: those before it are dead." in sent[1]["message"]
     others.stands("linked")
@@ -533,7 +524,7 @@ def test_a_phone_is_linked_by_what_stood_in_the_channel(
 
     wait_until(lambda: looked("scan") and slack.shown)
     wait_until(
-        lambda: slack.shown and read(slack.shown[-1].content) == sidecar.sessions["shop"]["code"]
+        lambda: slack.shown and scanned(slack.shown[-1].content) == sidecar.sessions["shop"]["code"]
     )
     sidecar.scan("shop")
     wait_until(lambda: looked("linked") and not slack.shown)

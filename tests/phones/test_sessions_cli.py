@@ -1,12 +1,17 @@
 """`postrider sessions` at a terminal: the code that it draws is scanned off the screen."""
 
+import io
 import json
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
 import pytest
+import zxingcpp
+from PIL import Image
 
 from postrider import qr
 from postrider.service import Service
@@ -30,9 +35,11 @@ def kept(service: Service, id_: str) -> Iterator[None]:
 
     thread = Thread(target=work)
     thread.start()
-    yield
-    stops.set()
-    thread.join(10)
+    try:
+        yield
+    finally:
+        stops.set()
+        thread.join(10)
 
 
 def drawn(terminal: Terminal) -> str:
@@ -92,7 +99,33 @@ def test_ctrl_c_leaves_no_code_on_the_screen_and_says_how_to_go_on(
         assert "Traceback" not in terminal.output
         assert seen(terminal.output) == ""
     with kept(service, "shop"), Terminal(env, tmp_path, "sessions", "link", "shop") as terminal:
-        assert seen(drawn(terminal)) == sidecar.sessions["shop"]["code"]
+        now = sidecar.sessions["shop"]
+        wait_until(
+            lambda: seen(terminal.output) == now["code"], 15, "the code of the moment on the screen"
+        )
+
+
+class Slow(io.StringIO):
+    """A terminal on which Ctrl-C is pressed as soon as a code stands there, before the command goes on."""
+
+    def isatty(self) -> bool:
+        return True
+
+    def flush(self) -> None:
+        if self.getvalue().endswith("NUMBER\n"):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_while_the_code_is_drawn_leaves_none(
+    postrider: Postrider, service: Service, sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sidecar.reset(scale=0.3)
+    terminal = Slow()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    with kept(service, "shop"):
+        assert postrider("sessions", "add", "shop") == 130
+    assert terminal.getvalue().endswith("postrider sessions link shop\n")
+    assert seen(terminal.getvalue()) == ""
 
 
 def test_nobody_scans_and_it_says_so(
@@ -143,12 +176,11 @@ def test_a_pairing_code_is_given(
 
 def test_a_picture_of_another_program_is_drawn_too() -> None:
     """gowa gives no more than a picture."""
-    cv2 = pytest.importorskip("cv2", reason="opencv-python-headless is missing")
     text = TEXT[:60]
-    code = cv2.QRCodeEncoder.create().encode(text)
-    big = cv2.resize(code, None, fx=5, fy=5, interpolation=cv2.INTER_NEAREST)
-    framed = cv2.copyMakeBorder(big, 20, 20, 20, 20, cv2.BORDER_CONSTANT, value=255)
-    picture = cv2.imencode(".png", framed)[1].tobytes()
-    matrix = qr.read(picture)
+    code = zxingcpp.create_barcode(text, zxingcpp.BarcodeFormat.QRCode).to_image(scale=5)
+    height, width = code.shape
+    picture = io.BytesIO()
+    Image.frombytes("L", (width, height), bytes(code)).save(picture, "PNG")
+    matrix = qr.read(picture.getvalue())
     assert matrix is not None
     assert seen("\n".join(qr.in_terminal(matrix))) == text
