@@ -1,6 +1,6 @@
 """The outbox: events that others are to be told, and the callbacks made of them, until each is done or dead.
 
-Scripts that move a delivery put its event in with the move itself: `tell` in `lua/_lib.lua`. Keys: `lua/_callbacks.lua`.
+Scripts that move a delivery put its event in with the move itself: `tell` in `lua/_events.lua`. Keys: `lua/_callbacks.lua`.
 """
 
 import json

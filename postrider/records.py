@@ -1,4 +1,4 @@
-"""How things are written in Redis, and read from there. The Lua scripts know the same forms: `lua/_lib.lua` tells them."""
+"""How things are written in Redis, and read from there. The Lua scripts know the same forms: `lua/README.md` tells them."""
 
 import base64
 import binascii
@@ -11,7 +11,8 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from messengers.base import File, Heading, Receipt, Template
+from messengers.base import File, Heading, Template
+from messengers.inward import Receipt
 from postrider.errors import InvalidRequest, Unreadable
 from postrider.model import (
     LETTERS,
@@ -250,7 +251,7 @@ def _terms(more: dict[str, Any]) -> Terms:
 
 
 def recipients_bucket(uuid: str) -> str:
-    """The list in which the deliveries to `uuid`, and some others, are found. `lua/_lib.lua` has the same."""
+    """The list in which the deliveries to `uuid`, and some others, are found. `lua/_lists.lua` has the same."""
     digest = hashlib.sha1(uuid.encode(), usedforsecurity=False).hexdigest()
     return f"pr:to:b:{int(digest[:8], 16) % RECIPIENT_BUCKETS}"
 

@@ -11,6 +11,11 @@ import redis
 from postrider import link
 from postrider.errors import Unavailable
 
+SHARED = (
+    *("lib", "records", "lists", "events", "suppressions", "files"),
+    *("sending", "earlier", "stops", "accounts"),
+)
+"""What stands before each script, in this order: each builds on those before it."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -20,7 +25,7 @@ def _texts() -> dict[str, tuple[str, str]]:
     """Name of a script -> its SHA-1, and its text behind what all share. Read once a process."""
     folder = resources.files("postrider") / "lua"
     more = {name: (folder / f"_{name}.lua").read_text() for name in ("callbacks", "task")}
-    shared = "".join((folder / name).read_text() for name in ("_lib.lua", "_accounts.lua"))
+    shared = "".join((folder / f"_{name}.lua").read_text() for name in SHARED)
     texts = {
         path.name.removesuffix(".lua"): shared
         + more.get(path.name.partition("_")[0], "")

@@ -1,4 +1,4 @@
-"""The store: what is kept in Redis, and the only way to it. Keys and formats stand in `lua/_lib.lua`.
+"""The store: what is kept in Redis, and the only way to it. Keys and formats stand in `lua/README.md`.
 
 Every change is one Lua script, so that it happens whole or not at all. Redis TIME is the one clock.
 """

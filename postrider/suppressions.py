@@ -124,7 +124,7 @@ def _spared(claim: Claim, on_it: Collection[str]) -> Claim:
 
 
 def _address(uuid: str) -> str:
-    """As `address` in lua/_lib.lua has it."""
+    """As `address` in lua/_suppressions.lua has it."""
     number = uuid.removeprefix("+")
     return number if number.isascii() and number.isdigit() else uuid
 

@@ -1,4 +1,4 @@
--- What the scripts of callbacks share; put before each of them, behind _lib.lua.
+-- What the scripts of callbacks share; put before each of them, behind what all share.
 --
 --   pr:c:<callback>       hash    url, host, owner, type, line (as `tell` wrote it), state (waiting, done, dead), tries, made
 --                                 (s), since (s: when its tries began), at (s: its next try, or when it ended), answer

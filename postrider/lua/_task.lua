@@ -1,4 +1,4 @@
--- What the scripts of tasks share; put before each of them, behind _lib.lua. Keys: tasks.py.
+-- What the scripts of tasks share; put before each of them, behind what all share. Keys: tasks.py.
 
 local FIELDS = { 'kind', 'session', 'owner', 'to', 'made', 'tries', 'begun' }
 

@@ -9,6 +9,7 @@ local worker, nonce, most = ARGV[1], ARGV[2], tonumber(ARGV[4])
 local lease_until = seconds(NOW + tonumber(ARGV[3]))
 -- RQ's own cleaning must never find it lapsed: ending a lease is the sweep's business.
 local in_progress_until = seconds(NOW + tonumber(ARGV[3]) + 86400)
+local LETTERS = { 'h', 'd', 'l' }
 local TURNS = { 'h', 'h', 'd', 'h', 'h', 'd', 'h', 'd', 'h', 'l' }
 local PART = 100
 local AHEAD = 200 -- how many more of those that are due are put into RQ's queues than could go now
