@@ -24,10 +24,9 @@ from messengers.base import (
     Sent,
     Unclear,
     by_status,
-    entries,
     unanswered,
-    words,
 )
+from messengers.reading import entries, words
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}"
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"

@@ -4,18 +4,13 @@ An adapter turns an `Outbound` into a `Request` and a `Reply` into an `Outcome`.
 knows no queue, so it can be tested with literals and carried by any HTTP client.
 """
 
-import hmac
-import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, BinaryIO, ClassVar, Literal, Protocol, Self, runtime_checkable
+from typing import Any, BinaryIO, ClassVar, Literal, Protocol, Self
 
-from pydantic_core import from_json
-
-REASON_LIMIT = 300
-"""Characters of a messenger's words that are kept."""
+from messengers.reading import parsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +24,8 @@ class Template:
 
 UNSEEN = "application/octet-stream"
 """The type of what nobody has looked into."""
+
+
 FileKind = Literal["image", "video", "audio", "voice", "animation", "document", "sticker"]
 """As what a file is shown, where a messenger tells that apart."""
 
@@ -260,127 +257,6 @@ class Person:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What the messenger says later of something that it took.
-
-    `provider_id` is the id that `Sent` gave, or one that we never saw; `key` is `Outbound.key`, where the messenger quotes
-    it. `to`: whom it is about, where one id stands for many. `sent` is news only of what got no answer. `dead`: nothing at
-    all can reach this address.
-    """
-
-    provider_id: str
-    state: Literal["sent", "delivered", "read", "failed"]
-    at: datetime | None = None
-    reason: str = field(default="", repr=False)
-    to: str = ""
-    key: str = ""
-    dead: bool = False
-
-
-Kind = Literal[
-    "text",
-    "button",
-    "image",
-    "video",
-    "audio",
-    "file",
-    "sticker",
-    "location",
-    "contact",
-    "reaction",
-    "joined",
-    "left",
-    "other",
-]
-"""What came in. `joined`, `left`: no message, but word that this address may be written to, or no longer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Media:
-    """A file that came in with a message, where it can be fetched. `size` in bytes, 0: not known."""
-
-    url: str = field(repr=False)
-    media_type: str = "application/octet-stream"
-    name: str = ""
-    size: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """What somebody sent to an account. `id` is the messenger's own, the same each time it is told.
-
-    `sender` is the `uuid` to answer to; `also` are further ones of the same person. `group`: that many read there, so that
-    nobody speaks for all.
-    """
-
-    id: str
-    at: datetime | None
-    sender: str
-    name: str
-    text: str = field(default="", repr=False)
-    kind: Kind = "text"
-    also: tuple[str, ...] = ()
-    group: bool = False
-    media: Media | None = field(default=None, repr=False)
-
-
-TEXT_KEPT = 10_000
-"""Characters of an incoming text that are kept; every messenger's own limit is lower."""
-
-
-def said(text: object) -> str:
-    """What a person wrote, as it is, but for what cannot be stored, and bounded."""
-    if not isinstance(text, str):
-        return ""
-    return text[:TEXT_KEPT].replace("\0", "").encode(errors="replace").decode()
-
-
-def parsed(body: bytes) -> dict[str, Any]:
-    """A JSON object; {} when `body` is anything else."""
-    try:
-        value = from_json(body)  # a quarter of the time; but it takes no half characters
-    except ValueError:
-        try:
-            value = json.loads(body)
-        except (ValueError, RecursionError):
-            return {}
-    return value if isinstance(value, dict) else {}
-
-
-def entries(value: object) -> list[dict[str, Any]]:
-    """The objects in a list; [] when `value` is none."""
-    found = value if isinstance(value, list) else []
-    return [entry for entry in found if isinstance(entry, dict)]
-
-
-def moment(value: object, unit_s: float = 1.0) -> datetime | None:
-    """A number of `unit_s` since the epoch, perhaps written as text, as a time; None when it cannot be one."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
-        value = int(value)
-    if type(value) is not int or not 0 < value * unit_s < 4e9:
-        return None
-    return datetime.fromtimestamp(value * unit_s, UTC)
-
-
-def same(given: str, wanted: str) -> bool:
-    """Whether two signatures are equal, told in constant time; never for an empty one.
-
-    As bytes: compare_digest raises on text that is not ASCII.
-    """
-    return bool(wanted) and hmac.compare_digest(given.encode(errors="replace"), wanted.encode())
-
-
-def words(said: object, secret: str = "") -> str:
-    """What a messenger said, as one line fit for logs, stores and terminals: bounded, printable, without `secret`."""
-    if not isinstance(said, str):
-        return ""
-    # Masked before it is cut, so that no part of the secret is left at the edge.
-    text = said.replace(secret, "***") if secret else said
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return line[:REASON_LIMIT]
-
-
 def by_status(reply: Reply, why: str = "") -> Retry | Rejected | Unclear:
     """The outcome when only the HTTP status is left to judge by.
 
@@ -432,133 +308,3 @@ class Messenger(Protocol):
 
     def read_whoami(self, reply: Reply) -> Identity | Retry | Rejected | Unclear:
         """What `reply` to `whoami` says."""
-
-
-@runtime_checkable
-class Templates(Protocol):
-    """What an adapter has besides when its messenger takes templates instead of a text."""
-
-    def check_template(self, template: Template) -> str | None:
-        """What is wrong with it, or None."""
-
-
-@runtime_checkable
-class Headed(Protocol):
-    """What an adapter has besides when its messages have a heading, and may be written in Markdown."""
-
-    def check_letter(
-        self, heading: Heading, text: str, html: str, files: Sequence[File]
-    ) -> tuple[str, str] | None:
-        """The first field that is wrong, and why; or None. `html`: what was made of a `text` in Markdown, else ''."""
-
-
-@runtime_checkable
-class TakesFiles(Protocol):
-    """What an adapter has besides when its messenger takes files."""
-
-    takes_links: ClassVar[bool]
-    """Whether its messenger fetches by itself: files may then have a `link` and no `id`, and nobody knows their size."""
-
-    def check_files(self, files: Sequence[File], text: str) -> tuple[int, str] | None:
-        """The first of `files` that cannot be sent with `text`, and why; or None."""
-
-    def notices(self, files: Sequence[File]) -> list[str]:
-        """What whoever sends them should know: which goes otherwise than asked for."""
-
-
-@runtime_checkable
-class Pieces(TakesFiles, Protocol):
-    """What an adapter has besides when a message with files leaves by several calls, or needs more than one for a file."""
-
-    reuses_s: ClassVar[float]
-    """Seconds for which the messenger's id of an uploaded file can be sent instead of it; 0: it gives none."""
-
-    def pieces(self, out: Outbound) -> list[Piece]:
-        """Its files and its text, cut into calls, in order; always the same for the same message."""
-
-    def send_piece(self, out: Outbound, piece: Piece) -> Steps:
-        """The calls that send one piece, one after the other; the last of them sends."""
-
-
-@runtime_checkable
-class Places(Protocol):
-    """What an adapter has besides when a delivery goes to several places, which each take it or not."""
-
-    def several(self) -> int:
-        """How many places a delivery goes to."""
-
-    def request_to(self, out: Outbound, which: Sequence[int]) -> Request | Note | Errand:
-        """The call that sends `out` to these of its places."""
-
-    def read_each(self, reply: Reply | NoReply, which: Sequence[int]) -> list[Outcome]:
-        """What became of each of them. Total."""
-
-
-@runtime_checkable
-class Targets(Protocol):
-    """What an adapter has besides when each of its recipients is an account, with a pace and a pause of its own."""
-
-    AT_ONCE: ClassVar[int]
-    """Sends under way at once to each, in one worker, unless its settings say otherwise."""
-
-    def single(self) -> Mapping[str, Messenger]:
-        """Each, by its name, as an account of its own."""
-
-    def account_of(self, uuid: str) -> str:
-        """The account that sends to this address; '' when there is no such address."""
-
-    def described(self) -> str:
-        """What this account reaches, without secrets."""
-
-
-@runtime_checkable
-class Broadcast(Protocol):
-    """What an adapter has besides when one call reaches many recipients with one text."""
-
-    BROADCAST_LIMIT: ClassVar[int]
-    """Recipients of one call."""
-
-    def most_receivers(self, text: str, tos: Sequence[str]) -> int:
-        """How many of `tos` one call with this text can have; 1: it must not be broadcast."""
-
-    def broadcast(self, outs: Sequence[Outbound]) -> Request:
-        """The call that sends the same text to all of `outs`."""
-
-    def read_broadcast(self, reply: Reply, outs: Sequence[Outbound]) -> list[Outcome] | None:
-        """What `reply` means for each. None: this account may not broadcast, and nobody got anything."""
-
-
-@runtime_checkable
-class Webhook(Protocol):
-    """What an adapter has besides when its messenger calls us."""
-
-    def webhook_lacks(self) -> tuple[str, ...]:
-        """Settings that are missing, without which its calls could not be told from forged ones."""
-
-    def authentic(self, headers: Mapping[str, str], body: bytes, now: datetime) -> bool:
-        """Whether the messenger signed these raw bytes, lately. A malformed header is False. Names are lower case."""
-
-    def receipts(self, body: bytes) -> list[Receipt]:
-        """What became of what we sent. Total: [] for anything else."""
-
-    def incoming(self, body: bytes) -> list[Incoming]:
-        """What people sent. Total: [] for anything else."""
-
-
-@runtime_checkable
-class SetsWebhook(Protocol):
-    """What an adapter has besides when its messenger is told by a call where to reach us."""
-
-    def webhook_request(self, url: str) -> Request:
-        """The call that makes the messenger post to `url`."""
-
-    def read_webhook(self, reply: Reply) -> Identity | Retry | Rejected | Unclear:
-        """Whether it will."""
-
-
-@runtime_checkable
-class Challenge(Protocol):
-    """What an adapter has besides when its messenger first asks by GET whether the webhook is ours."""
-
-    def challenge(self, query: Mapping[str, str]) -> str | None:
-        """What to answer to this query; None: it is not for us."""

@@ -14,21 +14,11 @@ from typing import Any, ClassVar, Literal, Self
 from urllib.parse import quote, urlencode
 
 from messengers import gowa_events
-from messengers.base import (
-    File,
-    FileKind,
-    Incoming,
-    NoReply,
-    Outcome,
-    Receipt,
-    Reply,
-    Request,
-    Sent,
-    same,
-    words,
-)
+from messengers.base import File, FileKind, NoReply, Outcome, Reply, Request, Sent
 from messengers.gowa_events import EVENTS
+from messengers.inward import Incoming, Receipt, same
 from messengers.phones import Checked, Code, Hook, Link, LinkState, Passkey, Talk, Trouble
+from messengers.reading import words
 from messengers.sidecars import (
     IMAGES,
     LIMITED,

@@ -7,7 +7,8 @@ import mimetypes
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from messengers.base import Incoming, Kind, Media, Receipt, parsed, said, words
+from messengers.inward import Incoming, Kind, Media, Receipt, said
+from messengers.reading import parsed, words
 from messengers.sidecars import CHAT, MESSAGE_ID, SESSION, address, instant, path_of, place
 
 EVENTS = ("message", "message.reaction", "message.ack")

@@ -22,7 +22,6 @@ from messengers.base import (
     Sent,
     Unclear,
     not_sent,
-    words,
 )
 from messengers.letters import (
     Letter,
@@ -36,6 +35,7 @@ from messengers.letters import (
     shown_in,
     size_of,
 )
+from messengers.reading import words
 
 # 530, 534, 535, 538: log in, differently, or with another password. https://www.rfc-editor.org/rfc/rfc4954#section-6
 _ACCOUNT = frozenset({530, 534, 535, 538})

@@ -7,7 +7,8 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol, TypeVar
 
-from messengers.base import File, FileKind, Incoming, NoReply, Outcome, Receipt, Reply, Request
+from messengers.base import File, FileKind, NoReply, Outcome, Reply, Request
+from messengers.inward import Incoming, Receipt
 
 T = TypeVar("T")
 Talk = Generator[Request, Reply | NoReply, T]

@@ -23,8 +23,8 @@ from messengers.base import (
     Sent,
     Unclear,
     by_status,
-    words,
 )
+from messengers.reading import words
 
 
 @dataclass(frozen=True, slots=True)

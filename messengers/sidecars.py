@@ -4,8 +4,9 @@ import re
 from datetime import UTC, datetime
 from urllib.parse import unquote, urlsplit
 
-from messengers.base import NoReply, Rejected, Reply, Retry, Unclear, by_status, words
+from messengers.base import NoReply, Rejected, Reply, Retry, Unclear, by_status
 from messengers.phones import Trouble
+from messengers.reading import words
 
 LIMITED = re.compile(r"\b463\b|reach.?out.?time.?lock|rate.?over.?limit|error 429", re.IGNORECASE)
 """WhatsApp's own words for an account that it restricts. https://github.com/WhiskeySockets/Baileys/issues/2441"""

@@ -13,14 +13,11 @@ from messengers import telegram_files
 from messengers.base import (
     File,
     Identity,
-    Incoming,
-    Kind,
     NoReply,
     Outbound,
     Outcome,
     Person,
     Piece,
-    Receipt,
     Rejected,
     Reply,
     Request,
@@ -30,15 +27,12 @@ from messengers.base import (
     Taken,
     Unclear,
     by_status,
-    moment,
     not_sent,
-    parsed,
-    said,
-    same,
     unanswered,
     utf16,
-    words,
 )
+from messengers.inward import Incoming, Kind, Receipt, said, same
+from messengers.reading import moment, parsed, words
 
 _CHAT_ID = re.compile(r"0|-?[1-9][0-9]{0,15}")
 # Names of four characters are sold, longer ones are free. https://core.telegram.org/method/account.checkUsername

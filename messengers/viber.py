@@ -16,13 +16,10 @@ from messengers import viber_files
 from messengers.base import (
     File,
     Identity,
-    Incoming,
-    Kind,
     NoReply,
     Outbound,
     Outcome,
     Piece,
-    Receipt,
     Rejected,
     Reply,
     Request,
@@ -32,14 +29,11 @@ from messengers.base import (
     Taken,
     Unclear,
     by_status,
-    moment,
     not_sent,
-    parsed,
-    said,
-    same,
     unanswered,
-    words,
 )
+from messengers.inward import Incoming, Kind, Receipt, said, same
+from messengers.reading import moment, parsed, words
 
 _MESSAGE_TOKEN = re.compile(r"[0-9]{1,20}")
 

@@ -11,21 +11,18 @@ from messengers import waha_events
 from messengers.base import (
     File,
     FileKind,
-    Incoming,
     NoReply,
     Outcome,
-    Receipt,
     Rejected,
     Reply,
     Request,
     Sent,
     by_status,
-    parsed,
-    same,
-    words,
 )
+from messengers.inward import Incoming, Receipt, same
 from messengers.message_ids import id_of
 from messengers.phones import Checked, Code, Hook, Link, Passkey, Talk, Trouble
+from messengers.reading import parsed, words
 from messengers.sidecars import (
     CHAT,
     IMAGES,

@@ -6,9 +6,10 @@ https://waha.devlike.pro/docs/how-to/events/
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from messengers.base import Incoming, Kind, Media, Receipt, parsed, said, words
+from messengers.inward import Incoming, Kind, Media, Receipt, said
 from messengers.message_ids import key_of
 from messengers.phones import Link, LinkState
+from messengers.reading import parsed, words
 from messengers.sidecars import (
     CHAT,
     MESSAGE_ID,

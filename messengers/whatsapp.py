@@ -13,16 +13,12 @@ from typing import Any, ClassVar, Literal, Self
 
 from messengers import whatsapp_files
 from messengers.base import (
-    REASON_LIMIT,
     File,
     Identity,
-    Incoming,
-    Kind,
     NoReply,
     Outbound,
     Outcome,
     Piece,
-    Receipt,
     Rejected,
     Reply,
     Request,
@@ -33,16 +29,12 @@ from messengers.base import (
     Template,
     Unclear,
     by_status,
-    entries,
-    moment,
     not_sent,
-    parsed,
-    said,
-    same,
     unanswered,
     utf16,
-    words,
 )
+from messengers.inward import Incoming, Kind, Receipt, said, same
+from messengers.reading import REASON_LIMIT, entries, moment, parsed, words
 
 _PHONE = re.compile(r"\+?[0-9]{1,15}")
 # A business-scoped user id, or (`ENT`) one that linked portfolios share.

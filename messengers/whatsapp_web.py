@@ -13,12 +13,10 @@ from messengers import phone_files
 from messengers.base import (
     File,
     Identity,
-    Incoming,
     NoReply,
     Outbound,
     Outcome,
     Piece,
-    Receipt,
     Rejected,
     Reply,
     Request,
@@ -30,6 +28,7 @@ from messengers.base import (
     utf16,
 )
 from messengers.gowa import Gowa
+from messengers.inward import Incoming, Receipt
 from messengers.message_ids import part_key
 from messengers.phones import Driver, Hook, Link, Trouble
 from messengers.waha import Waha

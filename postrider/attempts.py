@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 from zoneinfo import ZoneInfoNotFoundError
 
+from messengers.abilities import Broadcast, Pieces, TakesFiles
 from messengers.base import (
-    Broadcast,
     Errand,
     File,
     Messenger,
@@ -18,7 +18,6 @@ from messengers.base import (
     Outbound,
     Outcome,
     Piece,
-    Pieces,
     Rejected,
     Reply,
     Request,
@@ -26,7 +25,6 @@ from messengers.base import (
     Sent,
     Steps,
     Taken,
-    TakesFiles,
     Unclear,
     unanswered,
 )

@@ -12,7 +12,8 @@ from typing import Any, Literal, Self
 
 from standardwebhooks import Webhook
 
-from messengers.base import NoReply, Reply, words
+from messengers.base import NoReply, Reply
+from messengers.reading import words
 
 State = Literal["waiting", "done", "dead"]
 

@@ -6,16 +6,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from messengers import MESSENGERS
-from messengers.base import (
-    File,
-    Headed,
-    Heading,
-    Messenger,
-    TakesFiles,
-    Targets,
-    Template,
-    Templates,
-)
+from messengers.abilities import Headed, TakesFiles, Targets, Templates
+from messengers.base import File, Heading, Messenger, Template
 from messengers.whatsapp_web import WhatsAppWeb
 from postrider.accounts import DEFAULT
 from postrider.errors import InvalidRequest, NotFound

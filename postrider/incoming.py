@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 
-from messengers.base import Incoming, Kind
+from messengers.inward import Incoming, Kind
 from postrider import media, records
 from postrider.errors import InvalidRequest
 from postrider.scripts import Scripts, unavailable_when_redis_is

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from messengers.base import Broadcast, Messenger
+from messengers.abilities import Broadcast
+from messengers.base import Messenger
 from postrider.accounts import Paces, PhonePaces
 from postrider.settings import Settings
 

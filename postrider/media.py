@@ -15,7 +15,7 @@ from typing import Literal, Self
 
 import redis
 
-from messengers.base import Media
+from messengers.inward import Media
 from postrider.scripts import Scripts, unavailable_when_redis_is
 from postrider.vault import KEYLESS, Vault
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import redis
 
-from messengers.base import Receipt
+from messengers.inward import Receipt
 from postrider import records
 from postrider.model import BUCKET, LETTERS, ReceiptKept, State
 from postrider.scripts import Scripts, unavailable_when_redis_is

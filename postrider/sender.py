@@ -11,12 +11,8 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from messengers.base import (
-    Broadcast,
-    Messenger,
-    Outcome,
-    Places,
-)
+from messengers.abilities import Broadcast, Places
+from messengers.base import Messenger, Outcome
 from postrider import verdicts
 from postrider.accounts import Accounts
 from postrider.attempts import Attempts, Exchange

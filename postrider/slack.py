@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
-from messengers.base import words
+from messengers.reading import words
 from postrider.hands import Bounded, Late
 from postrider.settings import Settings
 

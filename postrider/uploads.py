@@ -17,7 +17,8 @@ from typing import Any
 
 import redis
 
-from messengers.base import File, Messenger, Pieces
+from messengers.abilities import Pieces
+from messengers.base import File, Messenger
 from postrider import records
 from postrider.errors import Unavailable
 from postrider.files import Files

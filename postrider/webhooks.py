@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from messengers.base import Challenge, Messenger, Person, Webhook
+from messengers.base import Messenger, Person
+from messengers.inward import Challenge, Webhook
 from messengers.whatsapp_web import WhatsAppWeb
 from postrider.errors import BadSignature, NotFound
 from postrider.forwarding import place

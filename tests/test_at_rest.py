@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from messengers.base import File, Note, Retry, Sent
-from messengers.base import Incoming as Said
+from messengers.inward import Incoming as Said
 from postrider import records
 from postrider.attempts import UNREADABLE_S
 from postrider.errors import Unavailable, Unreadable

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from messengers.base import Receipt
+from messengers.inward import Receipt
 from postrider import verdicts
 from postrider.changes import Changes
 from postrider.finding import Finder

@@ -12,7 +12,8 @@ from urllib.parse import quote
 import pytest
 import redis
 
-from messengers.base import Incoming, Rejected
+from messengers.base import Rejected
+from messengers.inward import Incoming
 from postrider.incoming import plain, plain_words, wish
 from postrider.model import NewMessage, Recipient, State
 from postrider.service import Service

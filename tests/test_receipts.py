@@ -7,7 +7,8 @@ import pytest
 import redis
 from rq.registry import FailedJobRegistry, FinishedJobRegistry
 
-from messengers.base import Outcome, Receipt, Rejected, Retry, Sent, Unclear
+from messengers.base import Outcome, Rejected, Retry, Sent, Unclear
+from messengers.inward import Receipt
 from postrider import verdicts
 from postrider.model import LETTERS, MOVES, Claim, NewMessage, Recipient, State
 from postrider.service import Service

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 
+from messengers.base import Rejected, Sent
 from postrider.model import State
 from postrider.service import Service
 from postrider.settings import Settings
@@ -79,8 +80,6 @@ def test_both_lists_show_what_there_is(api: Api, service: Service) -> None:
     for claim, state in zip(
         service.sender.claim("w", 2).claims, (State.SENT, State.FAILED), strict=True
     ):
-        from messengers.base import Rejected, Sent  # noqa: PLC0415
-
         service.sender.record(
             "w",
             [service.sender.verdict(claim, Sent("1") if state is State.SENT else Rejected("no"))],
@@ -122,7 +121,6 @@ def test_lists_go_on_behind_a_cursor(api: Api) -> None:
 def test_delete_all_says_success_and_spares_what_waits(api: Api, service: Service) -> None:
     api.post("/send_message", json=message(**SOON))
     api.post("/send_message", json=message())
-    from messengers.base import Sent  # noqa: PLC0415
 
     claims = service.sender.claim("w", 2).claims
     service.sender.record("w", [service.sender.verdict(claim, Sent("1")) for claim in claims])

@@ -3,7 +3,8 @@
 import argparse
 
 from messengers import MESSENGERS
-from messengers.base import Identity, NoReply, SetsWebhook, Webhook
+from messengers.base import Identity, NoReply
+from messengers.inward import SetsWebhook, Webhook
 from postrider.accounts import open_accounts
 from postrider.commands.shell import Parsers
 from postrider.commands.terminal import refuse, say, told

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from messengers.base import Incoming
+from messengers.inward import Incoming
 from postrider import audit
 from postrider.clients import Clients
 from postrider.finding import Wanted

@@ -4,18 +4,9 @@ import json
 
 import pytest
 
+from messengers.abilities import TakesFiles
 from messengers.apprise import Apprise, Notification, Place, read_targets, secrets_in
-from messengers.base import (
-    File,
-    NoReply,
-    Outbound,
-    Rejected,
-    Reply,
-    Retry,
-    Sent,
-    TakesFiles,
-    Unclear,
-)
+from messengers.base import File, NoReply, Outbound, Rejected, Reply, Retry, Sent, Unclear
 
 SLACK = "slack://TA1BCDEFG/B1234567/xXxXxXxXxXxX"
 NTFY = "ntfy://ana:hemligt-ord@push.example.org/oncall-topic?priority=max&token=tk-abcdef"

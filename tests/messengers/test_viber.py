@@ -16,16 +16,7 @@ from viberbot.api.message_sender import MessageSender
 from viberbot.api.messages import TextMessage, get_message
 from viberbot.api.viber_requests import create_request
 
-from messengers.base import (
-    Identity,
-    Outbound,
-    Rejected,
-    Reply,
-    Request,
-    Retry,
-    Sent,
-    Unclear,
-)
+from messengers.base import Identity, Outbound, Rejected, Reply, Request, Retry, Sent, Unclear
 from messengers.viber import Viber
 
 TOKEN = "445da6az1s345z78-dazcczb2542zv51a-e0vc5fva17480im9"

@@ -19,8 +19,8 @@ from messengers.base import (
     Sent,
     Taken,
     Unclear,
-    Webhook,
 )
+from messengers.inward import Webhook
 from messengers.message_ids import key_of
 from messengers.phone_files import SHOWN_BYTES, STICKER_BYTES
 from messengers.whatsapp_web import WhatsAppWeb

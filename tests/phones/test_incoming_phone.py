@@ -19,7 +19,7 @@ import requests
 from standardwebhooks import Webhook
 from werkzeug.serving import make_server
 
-from messengers.base import Media
+from messengers.inward import Media
 from messengers.whatsapp_web import WhatsAppWeb
 from postrider.forwarding import place
 from postrider.gathering import TRIES, Gathering
