@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import redis
 
 from messengers import MESSENGERS
+from messengers.abilities import Targets
 from messengers.base import (
     Identity,
     Messenger,
@@ -19,10 +20,9 @@ from messengers.base import (
     Reply,
     Request,
     Retry,
-    Targets,
     Unclear,
-    Webhook,
 )
+from messengers.inward import Webhook
 from messengers.whatsapp_web import WhatsAppWeb
 from postrider import demands, embedded, link, queue, room, signing, stopping
 from postrider.accounts import DEFAULT
@@ -130,6 +130,8 @@ def examine(about_to: Callable[[str], None] = lambda _: None) -> Report:
         remedy = "let our user do it (redis.io/docs: ACL), and run this again"
         report.checks.append(Check("Redis", "fault", f"fails a call: {error}", remedy))
     transport = Blocking(lambda _: None, tls_verify=settings.tls_verify)
+    about_to("the API")
+    report.checks.append(_api(settings, transport))
     for (service, account), adapter in accounts.items():
         about_to(service)
         report.checks.append(check := _account(service, account, adapter, transport))
@@ -165,11 +167,6 @@ def _settings(settings: Settings, accounts: Mapping[tuple[str, str], Messenger])
     yield Check("settings", "ok", f"all valid; times are in {settings.tz}")
     for words in misspelt():
         yield Check("misspelt", "warning", words, f"correct it in .env, {RESTART}")
-    if settings.api_password is None:
-        remedy = "write API_PASSWORD into .env, or let ./run.sh make one"
-        yield Check("API", "fault", "API_PASSWORD is not set, so the API does not start", remedy)
-    else:
-        yield Check("API", "ok", f"{settings.url}, for the user {settings.api_user}")
     callers = ", ".join(sorted({s for (s, _), a in accounts.items() if _calls_us(a)}))
     url = settings.public_url or ""
     if not callers:
@@ -182,6 +179,19 @@ def _settings(settings: Settings, accounts: Mapping[tuple[str, str], Messenger])
         remedy = f"set it to the https:// address of this API, then: postrider hooks set {callers}"
         detail = f"{what}, and {callers} sends nothing before it can call us"
         yield Check("PUBLIC_URL", "fault", detail, remedy)
+
+
+def _api(settings: Settings, transport: Blocking) -> Check:
+    """Whether it can be reached as those on this machine reach it."""
+    if settings.api_password is None:
+        remedy = "write API_PASSWORD into .env, or let ./run.sh make one"
+        return Check("API", "fault", "API_PASSWORD is not set, so the API does not start", remedy)
+    reply = transport.send(Request("GET", f"{settings.url}/healthz"))
+    if isinstance(reply, Reply) and reply.status == 200:
+        return Check("API", "ok", f"{settings.url}, for the user {settings.api_user}")
+    why = f"HTTP {reply.status}" if isinstance(reply, Reply) else reply.reason
+    remedy = "./run.sh starts it; where it runs on another machine, ask there"
+    return Check("API", "warning", f"{settings.url} does not answer: {why}", remedy)
 
 
 # -- encryption

@@ -124,7 +124,8 @@ def delivery(found: Found, now: datetime, who: Client | None = None) -> dict[str
         "state": found.state(now),
         "due_at": iso(found.at) if waits else None,
         "ended_at": None if waits else iso(found.at),
-        "attempts": d.attempts,
+        # The one that was taken used up none of its tries; events count it, too.
+        "attempts": d.attempts + (d.state in {State.SENT, State.DELIVERED, State.READ}),
         "reason": last.reason if last else "",
         "provider_id": last.provider_id if last else "",
         "reference": found.message.reference or None,

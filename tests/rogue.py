@@ -6,7 +6,7 @@ import sys
 from typing import ClassVar
 
 from messengers import MESSENGERS
-from messengers.base import Note, Outbound
+from messengers.base import Note, Outbound, Request
 from messengers.sandbox import Sandbox
 from postrider.settings import Settings
 from postrider.worker import run
@@ -17,7 +17,7 @@ class Rogue(Sandbox):
 
     name: ClassVar[str] = "rogue"
 
-    def request(self, out: Outbound) -> Note:
+    def request(self, out: Outbound) -> Request | Note:
         match out.to:
             case "loop":
                 while True:
@@ -30,6 +30,8 @@ class Rogue(Sandbox):
                     hoard.append(hoard[-1] * 2)
             case "exit":
                 os._exit(7)
+            case "unsendable":  # half a character
+                return Request("POST", "http://127.0.0.1:1/", {"X-To": "\ud83d"})
         return super().request(out)
 
 

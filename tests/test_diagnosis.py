@@ -14,7 +14,7 @@ from postrider import diagnosis
 from postrider.diagnosis import Check, Report
 from postrider.room import Memory
 from postrider.service import Service
-from tests.conftest import redis_with
+from tests.conftest import Api, redis_with
 from tests.fake import Answer, FakeMessenger, introduces_itself, says
 
 Examine = Callable[..., Report]
@@ -49,14 +49,13 @@ def of(report: Report, name: str) -> Check:
 
 
 @pytest.mark.usefixtures("worker")
-def test_a_healthy_set_up_has_no_fault(examine: Examine) -> None:
-    report = examine()
+def test_a_healthy_set_up_has_no_fault(examine: Examine, api: Api) -> None:
+    report = examine(BIND=api.url.removeprefix("http://"))
     assert report.ok
     # The Redis of the tests may use all the memory there is.
     assert {c.name: c.state for c in report.checks} == {
         ".env": "ok",
         "settings": "ok",
-        "API": "ok",
         "PUBLIC_URL": "ok",
         "keys": "off",
         "at rest": "off",
@@ -66,6 +65,7 @@ def test_a_healthy_set_up_has_no_fault(examine: Examine) -> None:
         "clock": "ok",
         "workers": "ok",
         "deliveries": "ok",
+        "API": "ok",
         "telegram": "ok",
         "viber": "ok",
         "whatsapp": "ok",
@@ -74,6 +74,7 @@ def test_a_healthy_set_up_has_no_fault(examine: Examine) -> None:
         "whatsapp-web": "off",
         "sandbox": "ok",
     }
+    assert of(report, "API").detail == f"{api.url}, for the user postrider"
     assert of(report, "telegram").detail == "we are @post_bot"
     assert of(report, "viber").detail == "we are Shop (shop)"
     assert of(report, "whatsapp").detail == "we are Shop (+49 30 123)"
@@ -118,6 +119,23 @@ def test_every_wrong_setting_is_named(examine: Examine) -> None:
 
 def test_no_password_for_the_api(examine: Examine) -> None:
     assert_fault(examine(API_PASSWORD=None), "API", "API_PASSWORD is not set", "./run.sh")
+
+
+def test_an_api_that_is_not_there(examine: Examine) -> None:
+    check = of(examine(BIND="127.0.0.1:1"), "API")
+    assert (check.state, check.detail) == (
+        "warning",
+        "http://127.0.0.1:1 does not answer: could not connect",
+    )
+    assert "./run.sh starts it" in check.remedy
+
+
+def test_something_else_where_the_api_should_be(examine: Examine, messenger: FakeMessenger) -> None:
+    messenger.script = lambda call: (
+        Answer(404) if call.path == "/healthz" else introduces_itself(call)
+    )
+    check = of(examine(BIND=messenger.url.removeprefix("http://")), "API")
+    assert (check.state, check.detail.partition("answer: ")[2]) == ("warning", "HTTP 404")
 
 
 def test_a_token_that_telegram_refuses(examine: Examine, messenger: FakeMessenger) -> None:

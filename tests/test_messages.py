@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import redis
 
-from messengers.base import Receipt, Rejected, Sent
+from messengers.base import Rejected, Sent
+from messengers.inward import Receipt
 from postrider.errors import IdempotencyConflict
 from postrider.model import NewMessage, Recipient, new_message_id
 from postrider.repeats import Once
@@ -43,6 +44,13 @@ def end_all(service: Service, *outcomes: object) -> None:
     claims = service.sender.claim("w", 10).claims
     verdicts = [service.sender.verdict(c, o) for c, o in zip(claims, outcomes, strict=True)]  # type: ignore[arg-type]
     assert all(service.sender.record("w", verdicts))
+
+
+def test_the_try_that_was_taken_counts_too(api: Api, service: Service) -> None:
+    mid = post(api, recipients=[{"uuid": str(n), "service": "telegram"} for n in range(2)])["id"]
+    end_all(service, Sent("7"), Rejected("Forbidden"))
+    found = [api.get(f"/api/v1/deliveries/{mid}-{n}").json() for n in range(2)]
+    assert [(d["state"], d["attempts"]) for d in found] == [("sent", 1), ("failed", 1)]
 
 
 @pytest.mark.parametrize(

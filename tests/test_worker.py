@@ -22,7 +22,7 @@ from postrider import queue
 from postrider.model import NewMessage, Recipient, State
 from postrider.service import Service
 from postrider.verdicts import died
-from tests.conftest import ROOT, Start, leases_run_out, wait_until
+from tests.conftest import BIN, ROOT, Start, leases_run_out, wait_until
 from tests.fake import Answer, Call, FakeMessenger, says
 from tests.rogue import Rogue
 
@@ -309,6 +309,18 @@ def test_an_event_loop_that_stands_still_ends_its_process(
     assert client.zcard("pr:leases") == 1
 
 
+def test_a_request_that_no_client_can_send_holds_nothing(
+    rogue: Service, client: redis.Redis, start: Start
+) -> None:
+    start_rogue(start, client)
+    to = tuple(Recipient(to, "rogue") for to in ("unsendable", "ana"))
+    message, _ = rogue.accept(NewMessage("Hello", to))
+    id_ = f"{message.id}-0"
+    wait_until(lambda: rogue.store.attempts([id_])[id_], 20, "a try")
+    assert rogue.store.attempts([id_])[id_][0].reason == "internal error"
+    wait_until(lambda: counts(rogue)["sent"] == 1 and not client.zcard("pr:leases"), 20)
+
+
 def test_a_memory_hog_gets_what_a_worker_may_use_and_no_more(
     rogue: Service, client: redis.Redis, start: Start
 ) -> None:
@@ -471,7 +483,11 @@ def test_rq_info_reads_our_redis(
     post(service, 3)
     wait_until(lambda: counts(service)["sent"] == 3)
     done = subprocess.run(
-        ["rq", "info", "--url", redis_url], capture_output=True, text=True, timeout=30, check=True
+        [BIN / "rq", "info", "--url", redis_url],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
     )
     assert "3 finished" in done.stdout
     assert "1 workers, 3 queues" in done.stdout

@@ -106,6 +106,7 @@ def send(args: argparse.Namespace) -> int:
             raise
         answer = listing.accepted(message, recipients, zone)
         notices = service.checks.notices(message.files, recipients)
+        desk.note("send", message.id)
     if args.json:
         return say_json(answer | ({"notices": notices} if notices else {}))
     lines = answer["scheduled"] or answer["started"]

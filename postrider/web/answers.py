@@ -51,7 +51,9 @@ class DeliveryOut(BaseModel):
     state: StateName
     due_at: Annotated[datetime | None, Field(description="While it waits")]
     ended_at: datetime | None
-    attempts: Annotated[int, Field(description="That count against RETRY_COUNT")]
+    attempts: Annotated[
+        int, Field(description="That count against RETRY_COUNT, and the one that was taken")
+    ]
     reason: Annotated[str, Field(description="Of the last try, in the messenger's words")]
     provider_id: str
     reference: str | None

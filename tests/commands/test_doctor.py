@@ -8,7 +8,7 @@ import pytest
 from messengers.base import Person
 from postrider.link import connect
 from postrider.service import Service
-from tests.conftest import AtTerminal, Postrider, Start, redis_with, wait_until
+from tests.conftest import Api, AtTerminal, Postrider, Start, redis_with, wait_until
 from tests.fake import Answer, Call, FakeMessenger, introduces_itself, says
 
 
@@ -66,10 +66,12 @@ def test_a_terminal_is_told_when_nobody_has_written_and_when_all_is_well(
     messenger: FakeMessenger,
     tmp_path: Path,
     start: Start,
+    api: Api,
 ) -> None:
     messenger.script = lambda c: None if c.path.endswith("getUpdates") else introduces_itself(c)
     with redis_with(tmp_path, "--appendonly", "yes", "--maxmemory", "100mb") as url:
-        env |= {"REDIS_URL": url, "VIBER_AUTH_TOKEN": ""}
+        bind = api.url.removeprefix("http://")
+        env |= {"REDIS_URL": url, "VIBER_AUTH_TOKEN": "", "BIND": bind}
         worker = start("postrider", "worker")
         with connect(url) as client:
             wait_until(lambda: client.scard("rq:workers"), 15, "a worker")

@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from postrider import listing
+from postrider.audit import Audit, Wanted
 from postrider.service import Service
 from tests.conftest import CTRL_C, POSTRIDER, Api, AtTerminal, Postrider, wait_until
 from tests.fake import Answer, FakeMessenger
@@ -37,6 +38,8 @@ def test_send_says_what_the_api_says_and_the_id(
         f"Message: {message.id}",
     ]
     assert first.recipient.uuid == "1"
+    (noted,), _ = Audit(service.store.redis, 100).page(Wanted(), 100)
+    assert (noted.action, noted.what) == ("send", message.id)
 
 
 def test_send_json_is_what_the_api_answers(
