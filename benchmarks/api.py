@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 import requests
 import uvloop
 from contestants import BIN, TEXT
-from stage import Failed, Stage, free_port, wait_until
+from stage import Failed, Stage, wait_until
+
+from postrider.selftest.fleet import free_port
 
 AUTH = ("postrider", "benchmark")
 ANSWER_WITHIN_S = 120

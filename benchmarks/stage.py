@@ -5,7 +5,6 @@ import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -40,12 +39,6 @@ def wait_until(condition: Callable[[], object], within_s: float, what: str) -> N
         if time.monotonic() > give_up_at:
             raise Failed(f"not within {within_s:.0f} s: {what}")
         time.sleep(0.02)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Stage:

@@ -13,16 +13,12 @@ import requests
 
 from messengers.base import File, Heading, NoReply, Outbound, Rejected, Retry, Sent
 from messengers.mail import Mail
+from postrider.selftest.fleet import free_port
 from postrider.smtp import Smtp
 from tests.conftest import wait_until
 from tests.test_files import PNG
 
 CACHE = Path(tempfile.gettempdir()) / "postrider-maildev-2"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 def listens(port: int) -> bool:

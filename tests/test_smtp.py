@@ -34,6 +34,7 @@ from postrider.dialogue import CUT_OFF, MAILS, NO_ANSWER
 from postrider.errands import Errands
 from postrider.model import Attachment, NewMessage, Recipient, State
 from postrider.planning import draft
+from postrider.selftest.fleet import free_port
 from postrider.service import Service
 from postrider.smtp import Smtp
 from postrider.transport import Blocking
@@ -295,9 +296,7 @@ def test_what_breaks_before_the_last_byte_has_gone_left_nothing(
 
 
 def test_a_port_where_nobody_is() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    assert send(f"smtp://127.0.0.1:{port}") == Retry("could not connect")
+    assert send(f"smtp://127.0.0.1:{free_port()}") == Retry("could not connect")
 
 
 def test_a_server_that_hangs_up_on_the_data_may_have_it() -> None:

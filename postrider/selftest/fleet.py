@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -20,6 +21,8 @@ from postrider.link import connect
 from postrider.settings import Settings
 
 RUN = ("import sys; from postrider.cli import main; sys.exit(main())",)
+PORTS = (10_000, 32_768)
+"""Below those that outgoing connections get: docs.kernel.org/networking/ip-sysctl.html, ip_local_port_range."""
 POLL_S = 0.05
 READY_S = 60.0
 STOP_S = 50.0
@@ -43,10 +46,12 @@ def private_env(folder: Path, port: int, settings: Mapping[str, str]) -> dict[st
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of loopback that nobody listens on, and that no connection made meanwhile is given."""
+    while True:
+        port = PORTS[0] + secrets.randbelow(PORTS[1] - PORTS[0])
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass(eq=False, slots=True)

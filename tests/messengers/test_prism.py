@@ -14,6 +14,7 @@ import pytest
 
 from messengers.base import Reply, Sent
 from messengers.phones import Checked, Link, Passkey, Trouble
+from postrider.selftest.fleet import free_port
 from postrider.transport import Blocking
 from tests.messengers import openapi, test_gowa, test_waha
 
@@ -32,9 +33,7 @@ def prism(tmp_path, long):
     def start(name):
         spec = tmp_path / "spec.json"
         spec.write_text(json.dumps(openapi.load(name), default=str))
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         command = f"npx --yes @stoplight/prism-cli@5 mock -h 127.0.0.1 -p {port} --errors {spec}"
         with (tmp_path / "prism.log").open("w") as log:
             started.append(
