@@ -12,8 +12,16 @@ from postrider import link
 from postrider.errors import Unavailable
 
 SHARED = (
-    *("lib", "records", "lists", "events", "suppressions", "files"),
-    *("sending", "earlier", "stops", "accounts"),
+    "lib",
+    "records",
+    "lists",
+    "events",
+    "suppressions",
+    "files",
+    "sending",
+    "earlier",
+    "stops",
+    "accounts",
 )
 """What stands before each script, in this order: each builds on those before it."""
 P = ParamSpec("P")

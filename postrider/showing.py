@@ -30,6 +30,7 @@ from postrider.model import (
 from postrider.planning import Planner
 from postrider.schedules import Schedule
 from postrider.stopping import scope_of
+from postrider.store import ENDED_WELL
 
 SHOWN = 1_000
 """Deliveries that the answer to a POST lists."""
@@ -125,7 +126,7 @@ def delivery(found: Found, now: datetime, who: Client | None = None) -> dict[str
         "due_at": iso(found.at) if waits else None,
         "ended_at": None if waits else iso(found.at),
         # The one that was taken used up none of its tries; events count it, too.
-        "attempts": d.attempts + (d.state in {State.SENT, State.DELIVERED, State.READ}),
+        "attempts": d.attempts + (d.state in ENDED_WELL),
         "reason": last.reason if last else "",
         "provider_id": last.provider_id if last else "",
         "reference": found.message.reference or None,

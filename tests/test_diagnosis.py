@@ -1,6 +1,7 @@
 """The diagnosis: what it finds in healthy and in broken set-ups, what it advises, whom it names."""
 
 import os
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -8,12 +9,16 @@ from typing import Any
 
 import pytest
 import redis
+from werkzeug.serving import make_server
 
 from messengers.base import Person
 from postrider import diagnosis
 from postrider.diagnosis import Check, Report
 from postrider.room import Memory
 from postrider.service import Service
+from postrider.settings import Settings
+from postrider.web import create_app
+from tests.certificates import make_certificate, tls_of
 from tests.conftest import Api, redis_with
 from tests.fake import Answer, FakeMessenger, introduces_itself, says
 
@@ -128,6 +133,29 @@ def test_an_api_that_is_not_there(examine: Examine) -> None:
         "http://127.0.0.1:1 does not answer: could not connect",
     )
     assert "./run.sh starts it" in check.remedy
+
+
+def test_an_api_with_a_certificate_for_its_name(
+    examine: Examine, settings: Settings, tmp_path: Path
+) -> None:
+    certificate = make_certificate(tmp_path, "post.example.org")
+    server = make_server(
+        "127.0.0.1", 0, create_app(settings, sweeps=False), ssl_context=tls_of(certificate)
+    )
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        check = of(
+            examine(
+                BIND=f"127.0.0.1:{server.server_port}",
+                TLS_CERT_FILE=str(certificate),
+                TLS_KEY_FILE=str(certificate.with_name("key.pem")),
+            ),
+            "API",
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert (check.state, check.detail.partition("://")[0]) == ("ok", "https")
 
 
 def test_something_else_where_the_api_should_be(examine: Examine, messenger: FakeMessenger) -> None:

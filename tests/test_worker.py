@@ -313,8 +313,8 @@ def test_a_request_that_no_client_can_send_holds_nothing(
     rogue: Service, client: redis.Redis, start: Start
 ) -> None:
     start_rogue(start, client)
-    to = tuple(Recipient(to, "rogue") for to in ("unsendable", "ana"))
-    message, _ = rogue.accept(NewMessage("Hello", to))
+    both = tuple(Recipient(to, "rogue") for to in ("unsendable", "ana"))
+    message, _ = rogue.accept(NewMessage("Hello", both))
     id_ = f"{message.id}-0"
     wait_until(lambda: rogue.store.attempts([id_])[id_], 20, "a try")
     assert rogue.store.attempts([id_])[id_][0].reason == "internal error"

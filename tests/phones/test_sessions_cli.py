@@ -105,7 +105,7 @@ def test_ctrl_c_leaves_no_code_on_the_screen_and_says_how_to_go_on(
         )
 
 
-class Slow(io.StringIO):
+class Impatient(io.StringIO):
     """A terminal on which Ctrl-C is pressed as soon as a code stands there, before the command goes on."""
 
     def isatty(self) -> bool:
@@ -120,7 +120,7 @@ def test_ctrl_c_while_the_code_is_drawn_leaves_none(
     postrider: Postrider, service: Service, sidecar: Sidecar, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sidecar.reset(scale=0.3)
-    terminal = Slow()
+    terminal = Impatient()
     monkeypatch.setattr(sys, "stdout", terminal)
     with kept(service, "shop"):
         assert postrider("sessions", "add", "shop") == 130
